@@ -1,0 +1,322 @@
+/* SPDX-License-Identifier: GPL-2.0-only WITH Linux-syscall-note */
+/*
+ * vfio-pci-hooks: control device, hook channel and session of one open.
+ *
+ * Three descriptors, each with less right than the one before:
+ *
+ *   /dev/vfio-pci-hooks   control: GET_FEATURES, DEFINE, UNDEFINE, ATTACH, GET_STATUS.
+ *                         DEFINE, UNDEFINE and ATTACH need CAP_SYS_ADMIN in the initial user namespace.
+ *   channel               from ATTACH: serves one device. WAIT_OPEN only. Closing it detaches.
+ *   session               from WAIT_OPEN: serves one open of that device. Memory, requests, register and guest memory
+ *                         access. Dead when the device is closed or the session is revoked; never alive again.
+ *
+ *   define ---> bind driver ---> attach ---> wait open ---> [ next, next, ... ] ---> ESHUTDOWN ---> wait open ...
+ *
+ * Structures open with argsz, the size the caller knows; a kernel that knows more fills or reads no more than that,
+ * and refuses (E2BIG) set bytes that it does not know. Unknown flags are refused with EINVAL.
+ */
+#ifndef _UAPI_LINUX_VFIO_PCI_HOOKS_H
+#define _UAPI_LINUX_VFIO_PCI_HOOKS_H
+
+#include <linux/ioctl.h>
+#include <linux/types.h>
+
+#define VFIO_PCI_HOOKS_IOC_TYPE		0xB5
+
+#define VFIO_PCI_HOOKS_MAX_HANDLERS	8
+#define VFIO_PCI_HOOKS_MAX_RANGES	32
+#define VFIO_PCI_HOOKS_MAX_STEPS	64
+#define VFIO_PCI_HOOKS_NAME_LEN		32	/* with the terminating NUL */
+#define VFIO_PCI_HOOKS_SAVED		32	/* values that SAVE and RESTORE steps share */
+#define VFIO_PCI_HOOKS_SLOTS		16
+#define VFIO_PCI_HOOKS_MAX_SHADOW	65536
+#define VFIO_PCI_HOOKS_STREAM_SIZE	1048576	/* bytes of the stream buffer */
+
+/* ------------------------------------------------------------------ control */
+
+/* What the loaded module can do. Bits are never reused. */
+#define VFIO_PCI_HOOKS_FEATURE_MIGRATION	(1ULL << 0)	/* protocol v2: STOP_COPY, P2P, PRE_COPY */
+#define VFIO_PCI_HOOKS_FEATURE_IOVA_RW		(1ULL << 1)	/* guest memory by IOVA (type1 container) */
+#define VFIO_PCI_HOOKS_FEATURE_IOCTL		(1ULL << 2)	/* ioctls and device features reach handlers */
+
+struct vfio_pci_hooks_features {
+	__u32 argsz;
+	__u32 flags;			/* 0 */
+	__u64 features;			/* out: VFIO_PCI_HOOKS_FEATURE_* */
+	__u32 max_handlers;		/* out: limits of the module, at least the constants above */
+	__u32 max_ranges;
+	__u32 max_steps;
+	__u32 max_shadow;
+	__u32 stream_size;
+	__u32 slots;
+};
+#define VFIO_PCI_HOOKS_GET_FEATURES	_IOWR(VFIO_PCI_HOOKS_IOC_TYPE, 0, struct vfio_pci_hooks_features)
+
+struct vfio_pci_hooks_address {
+	__u32 domain;
+	__u8  bus;
+	__u8  devfn;
+	__u16 reserved;			/* 0 */
+};
+
+/* One position of the chain. The name "channel" stands for the worker; any other names an in-kernel handler. */
+#define VFIO_PCI_HOOKS_CHANNEL_NAME	"channel"
+struct vfio_pci_hooks_handler {
+	char name[VFIO_PCI_HOOKS_NAME_LEN];
+};
+
+/* A range of a region whose accesses the worker wants. Region numbers are VFIO_PCI_*_REGION_INDEX. */
+#define VFIO_PCI_HOOKS_OP_READ		(1U << 0)
+#define VFIO_PCI_HOOKS_OP_WRITE		(1U << 1)
+struct vfio_pci_hooks_range {
+	__u32 region;			/* BAR 0 to 5, or config space */
+	__u32 ops;			/* VFIO_PCI_HOOKS_OP_* */
+	__u64 offset;			/* bytes */
+	__u64 length;			/* bytes, not 0 */
+};
+
+/*
+ * One step of a register program. Little-endian registers of a memory or I/O port BAR, naturally aligned.
+ *
+ *   WRITE    register = value
+ *   MODIFY   register = (register & ~mask) | (value & mask); mask 0 writes back what was read
+ *   SAVE     saved[slot] = register
+ *   RESTORE  register = saved[slot]
+ *   POLL     wait until (register & mask) == value, at most timeout_us; else the program fails with ETIMEDOUT
+ *   DELAY    wait timeout_us
+ *
+ * The timeouts of one program add up to at most 1 s; each is at most 100 ms. Steps of a reset program must not wait.
+ */
+#define VFIO_PCI_HOOKS_STEP_WRITE	1
+#define VFIO_PCI_HOOKS_STEP_MODIFY	2
+#define VFIO_PCI_HOOKS_STEP_SAVE	3
+#define VFIO_PCI_HOOKS_STEP_RESTORE	4
+#define VFIO_PCI_HOOKS_STEP_POLL	5
+#define VFIO_PCI_HOOKS_STEP_DELAY	6
+struct vfio_pci_hooks_step {
+	__u8  op;
+	__u8  bar;
+	__u8  width;			/* 1, 2 or 4 bytes */
+	__u8  slot;			/* SAVE, RESTORE: below VFIO_PCI_HOOKS_SAVED */
+	__u32 offset;
+	__u32 mask;
+	__u32 value;
+	__u32 timeout_us;
+};
+
+struct vfio_pci_hooks_program {
+	__u32 nr_steps;
+	__u32 reserved;			/* 0 */
+	__u64 steps;			/* pointer to struct vfio_pci_hooks_step[nr_steps] */
+};
+
+/*
+ * The definition of one function. Set before the driver binds it (EBUSY while bound), gone with the function: another
+ * function that appears at the same address later does not inherit it. Replaces an earlier definition as a whole.
+ */
+#define VFIO_PCI_HOOKS_DEFINE_MIGRATION	(1U << 0)	/* the channel owns the device's migration */
+#define VFIO_PCI_HOOKS_DEFINE_FAIL	(1U << 1)	/* accesses with no worker fail with EIO instead of passing */
+#define VFIO_PCI_HOOKS_MEMORY_NONE	0
+#define VFIO_PCI_HOOKS_MEMORY_READ	1
+#define VFIO_PCI_HOOKS_MEMORY_WRITE	2		/* includes read */
+struct vfio_pci_hooks_define {
+	__u32 argsz;
+	__u32 flags;			/* VFIO_PCI_HOOKS_DEFINE_* */
+	struct vfio_pci_hooks_address address;
+	__u16 vendor;			/* must be the function's, else ENODEV */
+	__u16 device;
+	__u32 guest_memory;		/* VFIO_PCI_HOOKS_MEMORY_* */
+	__u32 access_limit_ms;		/* a trapped access waits at most so long for a worker; 1 to 10000 */
+	__u32 state_limit_ms;		/* a state arc, read() or write() of the data file; 1 to 600000 */
+	__u32 shadow_size;		/* bytes of shadow memory, at most VFIO_PCI_HOOKS_MAX_SHADOW; 0: none */
+	__u32 nr_handlers;
+	__u32 nr_ranges;
+	__u32 ioctls;			/* bit n: the worker wants ioctl VFIO_BASE + n of the device (not DEVICE_FEATURE) */
+	__u32 device_features;		/* bit n: the worker wants VFIO_DEVICE_FEATURE n, as far as vfio leaves it to drivers */
+	__u64 handlers;			/* pointer to struct vfio_pci_hooks_handler[nr_handlers], first asked first */
+	__u64 ranges;			/* pointer to struct vfio_pci_hooks_range[nr_ranges], of the channel */
+	__u64 max_state;		/* upper bound of the whole device-state stream in bytes, framing included */
+	struct vfio_pci_hooks_program stop;	/* run on the way out of RUNNING */
+	struct vfio_pci_hooks_program start;	/* run on the way into RUNNING */
+	struct vfio_pci_hooks_program reset;	/* run after each reset of the function: clears what the reset leaves */
+};
+#define VFIO_PCI_HOOKS_DEFINE		_IOW(VFIO_PCI_HOOKS_IOC_TYPE, 1, struct vfio_pci_hooks_define)
+
+struct vfio_pci_hooks_undefine {
+	__u32 argsz;
+	__u32 flags;			/* 0 */
+	struct vfio_pci_hooks_address address;
+};
+#define VFIO_PCI_HOOKS_UNDEFINE		_IOW(VFIO_PCI_HOOKS_IOC_TYPE, 2, struct vfio_pci_hooks_undefine)
+
+/* One attacher at a time (EBUSY); ENOENT without a definition, ENXIO while the function is not bound to this driver. */
+struct vfio_pci_hooks_attach {
+	__u32 argsz;
+	__u32 flags;			/* 0 */
+	struct vfio_pci_hooks_address address;
+	__s32 fd;			/* out: the channel, close-on-exec */
+	__u32 reserved;			/* 0 */
+};
+#define VFIO_PCI_HOOKS_ATTACH		_IOWR(VFIO_PCI_HOOKS_IOC_TYPE, 3, struct vfio_pci_hooks_attach)
+
+#define VFIO_PCI_HOOKS_STATUS_BOUND	 (1U << 0)
+#define VFIO_PCI_HOOKS_STATUS_OPEN	 (1U << 1)
+#define VFIO_PCI_HOOKS_STATUS_ATTACHED	 (1U << 2)
+#define VFIO_PCI_HOOKS_STATUS_SERVED	 (1U << 3)	/* a session is alive */
+#define VFIO_PCI_HOOKS_STATUS_INCOMPLETE (1U << 4)	/* an access nobody saw: no migration until the guest resets */
+struct vfio_pci_hooks_status {
+	__u32 argsz;
+	__u32 flags;			/* out: VFIO_PCI_HOOKS_STATUS_* */
+	struct vfio_pci_hooks_address address;
+	__u32 mig_state;		/* out: VFIO_DEVICE_STATE_* */
+	__u32 reserved;
+	__u64 accesses;			/* out: trapped accesses a worker answered, since bound */
+	__u64 missed;			/* out: trapped accesses no worker answered */
+	__u64 revoked;			/* out: sessions revoked for being late */
+	__u64 resets;			/* out: resets since bound */
+};
+#define VFIO_PCI_HOOKS_GET_STATUS	_IOWR(VFIO_PCI_HOOKS_IOC_TYPE, 4, struct vfio_pci_hooks_status)
+
+/* ------------------------------------------------------------------ channel */
+
+/*
+ * Waits until the device is open and not served, and answers with the session of that open. poll() reports POLLIN when
+ * it would not wait. ENODEV: the function left the driver; POLLHUP.
+ */
+#define VFIO_PCI_HOOKS_WAIT_NONBLOCK	(1U << 0)	/* in: EAGAIN instead of waiting */
+#define VFIO_PCI_HOOKS_SESSION_AGAIN	(1U << 0)	/* out: an earlier worker served this open; its shadow is there */
+struct vfio_pci_hooks_wait_open {
+	__u32 argsz;
+	__u32 flags;			/* in: WAIT_*, out: SESSION_* */
+	__s32 fd;			/* out: the session, close-on-exec */
+	__u32 mig_state;		/* out: VFIO_DEVICE_STATE_* at that moment */
+};
+#define VFIO_PCI_HOOKS_WAIT_OPEN	_IOWR(VFIO_PCI_HOOKS_IOC_TYPE, 16, struct vfio_pci_hooks_wait_open)
+
+/* ------------------------------------------------------------------ session */
+
+/*
+ * mmap() offsets. A BAR is mapped at VFIO's own offset (index << 40): the mapping works while the device is open, its
+ * memory enabled and not in reset or low power; else SIGBUS. All of them end with the session.
+ */
+#define VFIO_PCI_HOOKS_MMAP_BAR(index)	((__u64)(index) << 40)
+#define VFIO_PCI_HOOKS_MMAP_SLOTS	((__u64)64 << 40)	/* VFIO_PCI_HOOKS_SLOTS * sizeof(slot) */
+#define VFIO_PCI_HOOKS_MMAP_SHADOW	((__u64)65 << 40)	/* shadow_size, rounded up to pages */
+#define VFIO_PCI_HOOKS_MMAP_STREAM	((__u64)66 << 40)	/* VFIO_PCI_HOOKS_STREAM_SIZE */
+
+/* What a request asks. */
+#define VFIO_PCI_HOOKS_REQ_READ		1	/* region index, offset, length <= 8, naturally aligned */
+#define VFIO_PCI_HOOKS_REQ_WRITE	2	/* the same, bytes in data */
+#define VFIO_PCI_HOOKS_REQ_IOCTL	3	/* index = VFIO_DEVICE_* nr, data = the argument, length bytes of it */
+#define VFIO_PCI_HOOKS_REQ_FEATURE	4	/* index = flags of VFIO_DEVICE_FEATURE, data = payload */
+#define VFIO_PCI_HOOKS_REQ_SAVE		5	/* fill the stream buffer; index = VFIO_PCI_HOOKS_PHASE_* */
+#define VFIO_PCI_HOOKS_REQ_LOAD		6	/* length bytes of the stream are in the stream buffer */
+
+#define VFIO_PCI_HOOKS_PHASE_PRE_COPY	0
+#define VFIO_PCI_HOOKS_PHASE_STOP_COPY	1
+
+/* Request flags. */
+#define VFIO_PCI_HOOKS_REQ_BEGIN	(1U << 0)	/* SAVE, LOAD: first request of a new stream */
+
+/* Answers. A negative errno fails the operation. */
+#define VFIO_PCI_HOOKS_HANDLED		0
+#define VFIO_PCI_HOOKS_PASS		1
+#define VFIO_PCI_HOOKS_RUN_REST		2	/* IOCTL, FEATURE: the caller's thread runs the rest, then asks again with AFTER */
+
+#define VFIO_PCI_HOOKS_REQ_AFTER	(1U << 1)	/* IOCTL, FEATURE: the rest has run, answer holds its result */
+
+/* Answer flags. */
+#define VFIO_PCI_HOOKS_ANSWER_END	(1U << 0)	/* SAVE: nothing follows in this phase. LOAD: complete and applied */
+
+/*
+ * A slot: one request and its answer. The kernel writes the first half when it posts the request and reads each field of
+ * the second half exactly once, when the worker hands the answer over by NEXT.
+ */
+struct vfio_pci_hooks_slot {
+	/* kernel to worker */
+	__u32 seq;
+	__u32 op;			/* VFIO_PCI_HOOKS_REQ_* */
+	__u32 flags;
+	__u32 index;
+	__u32 length;
+	__u32 reserved;
+	__u64 offset;
+	/* worker to kernel */
+	__u32 answer_seq;		/* seq of the request this answers */
+	__s32 answer;
+	__u32 answer_length;		/* READ: length of the request. SAVE: bytes in the stream buffer. IOCTL: bytes to copy out */
+	__u32 answer_flags;		/* VFIO_PCI_HOOKS_ANSWER_* */
+	__u64 initial_bytes;		/* SAVE: what PRECOPY_INFO says from now on */
+	__u64 dirty_bytes;
+	/* both */
+	__u8  data[4096 - 64];
+};
+
+/* Events are told, never waited for. */
+#define VFIO_PCI_HOOKS_EVENT_RESET	1	/* the shadow has been zeroed */
+#define VFIO_PCI_HOOKS_EVENT_STATE	2	/* the device went from state `from` to state `to` */
+
+/*
+ * Hands over the answer in a slot (or none) and waits for what comes next. Events come before requests.
+ * ESHUTDOWN: the device was closed. ECANCELED: the session was revoked. EINVAL: no such request is waiting in this
+ * session, or seq or a length is wrong; nothing was answered. ETIME: nothing came within timeout_ms.
+ */
+#define VFIO_PCI_HOOKS_NO_SLOT		(-1)
+#define VFIO_PCI_HOOKS_NEXT_REQUEST	1
+#define VFIO_PCI_HOOKS_NEXT_EVENT	2
+struct vfio_pci_hooks_next {
+	__u32 argsz;
+	__u32 flags;			/* 0 */
+	__s32 answered;			/* in: slot, or NO_SLOT */
+	__s32 timeout_ms;		/* in: below 0 waits for ever */
+	__u32 what;			/* out: NEXT_REQUEST or NEXT_EVENT */
+	__s32 slot;			/* out: NEXT_REQUEST */
+	__u32 event;			/* out: NEXT_EVENT: EVENT_* */
+	__u32 from;			/* out: EVENT_STATE: VFIO_DEVICE_STATE_* */
+	__u32 to;
+	__u32 lost;			/* out: events dropped before this one because the worker did not fetch them */
+};
+#define VFIO_PCI_HOOKS_NEXT		_IOWR(VFIO_PCI_HOOKS_IOC_TYPE, 32, struct vfio_pci_hooks_next)
+
+/*
+ * A region access behind the channel: handlers after it, then vfio-pci's default. At most 4096 bytes; ESHUTDOWN and
+ * ECANCELED as above. IOVA_RW reads or writes guest memory, at most 64 KiB, EPERM unless the definition grants it.
+ */
+#define VFIO_PCI_HOOKS_RW_WRITE		(1U << 0)
+struct vfio_pci_hooks_rw {
+	__u32 argsz;
+	__u32 flags;			/* RW_WRITE */
+	__u32 region;			/* REGION_RW only */
+	__u32 length;			/* bytes */
+	__u64 offset;			/* in the region, or the IOVA */
+	__u64 data;			/* pointer */
+};
+#define VFIO_PCI_HOOKS_REGION_RW	_IOW(VFIO_PCI_HOOKS_IOC_TYPE, 33, struct vfio_pci_hooks_rw)
+#define VFIO_PCI_HOOKS_IOVA_RW		_IOW(VFIO_PCI_HOOKS_IOC_TYPE, 34, struct vfio_pci_hooks_rw)
+
+/* Replaces the start program for the next way into RUNNING, once; a reset drops it. Only in RESUMING (else EBUSY). */
+struct vfio_pci_hooks_start_once {
+	__u32 argsz;
+	__u32 flags;			/* 0 */
+	struct vfio_pci_hooks_program program;
+};
+#define VFIO_PCI_HOOKS_START_ONCE	_IOW(VFIO_PCI_HOOKS_IOC_TYPE, 35, struct vfio_pci_hooks_start_once)
+
+/* The values that SAVE steps of the stop program kept: what a stopped device had in its enable registers. */
+struct vfio_pci_hooks_saved {
+	__u32 argsz;
+	__u32 flags;			/* 0 */
+	__u32 value[VFIO_PCI_HOOKS_SAVED];	/* out */
+};
+#define VFIO_PCI_HOOKS_GET_SAVED	_IOWR(VFIO_PCI_HOOKS_IOC_TYPE, 36, struct vfio_pci_hooks_saved)
+
+/* What MIG_DATA_SIZE and PRECOPY_INFO answer before the first SAVE of a stream. stop_copy is at most max_state. */
+struct vfio_pci_hooks_sizes {
+	__u32 argsz;
+	__u32 flags;			/* 0 */
+	__u64 initial_bytes;
+	__u64 stop_copy_bytes;
+};
+#define VFIO_PCI_HOOKS_SET_SIZES	_IOW(VFIO_PCI_HOOKS_IOC_TYPE, 37, struct vfio_pci_hooks_sizes)
+
+#endif /* _UAPI_LINUX_VFIO_PCI_HOOKS_H */
