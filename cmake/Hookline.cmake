@@ -8,6 +8,7 @@ if(HOOKLINE_SANITIZE)
 endif()
 
 set(HOOKLINE_PLUGIN_DIR ${CMAKE_BINARY_DIR}/plugins)
+set(HOOKLINE_PLUGIN_MAP ${CMAKE_CURRENT_LIST_DIR}/plugin.map)
 
 # hookline_add_plugin(NAME SOURCES file...)
 # A plugin: a module with one exported symbol. Everything the host gives it comes by table at open(), so nothing may
@@ -20,13 +21,21 @@ function(hookline_add_plugin name)
     PREFIX "" C_VISIBILITY_PRESET hidden CXX_VISIBILITY_PRESET hidden VISIBILITY_INLINES_HIDDEN ON
     LIBRARY_OUTPUT_DIRECTORY ${HOOKLINE_PLUGIN_DIR})
   target_compile_options(${name} PRIVATE $<$<CXX_COMPILER_ID:GNU>:-fno-gnu-unique>)
+  target_link_options(${name} PRIVATE -Wl,--version-script=${HOOKLINE_PLUGIN_MAP})
+  set_target_properties(${name} PROPERTIES LINK_DEPENDS ${HOOKLINE_PLUGIN_MAP})
   if(HOOKLINE_SANITIZE)
     target_link_options(${name} PRIVATE -Wl,-z,nodelete)
   endif()
   if(NOT (HOOKLINE_SANITIZE AND CMAKE_CXX_COMPILER_ID MATCHES Clang))
     target_link_options(${name} PRIVATE -Wl,-z,defs)
   endif()
-  install(TARGETS ${name} LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}/hookline/plugins)
+endfunction()
+
+# hookline_add_model(NAME SOURCES file...)
+# A software model (hookline/model.h), built like a plugin, kept beside the plugins as NAME.so.
+function(hookline_add_model name)
+  hookline_add_plugin(${name} ${ARGN})
+  set_target_properties(${name} PROPERTIES LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/models)
 endfunction()
 
 # hookline_add_test(NAME SOURCES file... [LIBS lib...] [LABELS label...])
