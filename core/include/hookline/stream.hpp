@@ -11,14 +11,17 @@
 // Errors: Result, and a text that names section, offset, reason and, where there is one, the remedy. The
 // checksums guard against accidents only. A sink must treat what it is given as hostile input.
 //
-//     auto writer = StreamWriter::create({.model = "com.intel/82576-vf", .plugin = "nic-82576",
-//     .migration_version = "2"}); send(*writer);                                               // PRE_COPY:
-//     the match record alone writer->section("nic-82576/queue0", {}, fields.bytes()); send(*writer); // loops
-//     over take() until pending() is 0 writer->finish(); send(*writer);
+//     Result<StreamWriter> writer = StreamWriter::create(
+//         {.model = "com.intel/82576-vf", .plugin = "nic-82576", .migration_version = "2"});
+//     send(*writer);  // loops over take() until pending() is 0; in PRE_COPY the match record goes out alone
+//     writer->section("nic-82576/queue0", {}, fields.bytes());
+//     send(*writer);
+//     writer->finish();
+//     send(*writer);
 //
 //     StreamReader reader(sink, {.max_state = 64 << 20});
-//     if (auto ok = reader.write(piece); !ok) return fail(ok.error());   // for each piece, whatever its size
-//     if (auto ok = reader.end(); !ok) return fail(ok.error());          // says what is missing
+//     if (auto ok = reader.write(piece); !ok) return ok;  // for each piece, whatever its size
+//     if (auto ok = reader.end(); !ok) return ok;         // says what is missing
 #pragma once
 
 #include <array>
@@ -97,6 +100,7 @@ class StreamWriter {
  private:
   StreamWriter() = default;
   Result<void> check_idle() const;
+  void seal(size_t header_checksum_at, std::span<const std::byte> payload);
 
   std::vector<std::byte> head_;           // the record's own bytes before the payload
   std::span<const std::byte> payload_{};  // the caller's
@@ -161,14 +165,19 @@ class StreamReader {
   Result<void> on_gathered(size_t bytes_behind);
   Result<void> match_header();
   Result<void> match_body();
+  Result<void> tag();
   Result<void> section_header();
   Result<void> section_body();
   Result<void> trailer(size_t bytes_behind);
-  Result<void> check_body(std::span<const std::byte> body_and_checksum);
-  Result<void> deliver(const Chunk& chunk);
+  Result<void> check_header(size_t checksum_at) const;
+  Result<void> check_body(std::span<const std::byte> body);
+  Result<void> check_limits();
+  Result<void> deliver(const Chunk& chunk, const std::byte* payload);
+  tl::unexpected<Error> too_long() const;
   void gather(Step step, std::byte* into, size_t size);
   void next_record();
   std::string where() const;
+  std::string progress() const;
   tl::unexpected<Error> refuse(int code, std::string_view reason) const;
 
   StreamSink& sink_;
