@@ -60,8 +60,9 @@ struct hookline_abi {
   uint64_t required; /* HOOKLINE_REQUIRE_* */
 };
 
-/* The three answers. */
-enum { HOOKLINE_HANDLED = 0, HOOKLINE_PASS = 1 };
+/* The three answers. RUN_REST, of ioctl() only: those behind this plugin, and at last vfio-pci, carry it out; then ioctl()
+ * is asked again with HOOKLINE_IOCTL_AFTER. MORE, of save() only: call again for another section. */
+enum { HOOKLINE_HANDLED = 0, HOOKLINE_PASS = 1, HOOKLINE_RUN_REST = 2, HOOKLINE_MORE = 1 };
 
 /* Operations. HOOKLINE_OPS_KNOWN is what this header knows; a later host may have more. */
 enum { HOOKLINE_OP_READ = 0, HOOKLINE_OP_WRITE = 1, HOOKLINE_OP_IOCTL = 2, HOOKLINE_OP_FEATURE = 3, HOOKLINE_OPS_KNOWN = 4 };
@@ -159,12 +160,16 @@ struct hookline_access {
   void* host_private; /* the host's; valid for the call */
 };
 
-/* An ioctl or device feature of the VMM. */
+/* An ioctl or device feature of the VMM. With AFTER somebody has carried it out: who answers handled may have edited data
+ * and result, who passes leaves them as they are. AFTER goes to every plugin that wants the operation, last one first. */
+#define HOOKLINE_IOCTL_AFTER (UINT32_C(1) << 0)
 struct hookline_ioctl {
   uint32_t op;       /* HOOKLINE_OP_IOCTL or _FEATURE */
   uint32_t number;   /* VFIO_DEVICE_* number above VFIO_BASE, or the flags of VFIO_DEVICE_FEATURE */
   uint8_t* data;     /* the argument; the host's, valid for the call; may be edited in place when the answer is handled */
   uint32_t length;   /* bytes of data */
+  uint32_t flags;    /* HOOKLINE_IOCTL_* */
+  int32_t result;    /* AFTER: what the VMM gets, 0 or more, or -errno; may be edited */
   uint32_t reserved;
 };
 
@@ -260,7 +265,7 @@ struct hookline_plugin {
   uint32_t unknown_op;  /* HOOKLINE_UNKNOWN_* */
   uint32_t claims;      /* HOOKLINE_CLAIM_* */
   uint32_t shadow_size; /* bytes, at most 65536 */
-  uint64_t max_state;   /* migration owner: upper bound of its sections in bytes */
+  uint64_t max_state;   /* upper bound of the values its save() puts, in bytes; the host adds for names and framing */
   uint32_t ioctls;      /* bit n: wants ioctl VFIO_BASE + n */
   uint32_t features;    /* bit n: wants device feature n */
 
@@ -274,7 +279,8 @@ struct hookline_plugin {
   int (*access)(void* self, struct hookline_access* access);
   int (*ioctl)(void* self, struct hookline_ioctl* request);
   void (*event)(void* self, const struct hookline_event* event);
-  /* Required of a migration owner; optional for others, which add a section of their own. */
+  /* Required of a migration owner; optional for others, which add sections of their own: all three or none. Each call of
+   * save() makes one section, each call of load() gets one, in the same order. */
   int (*save)(void* self, struct hookline_writer* out);
   int (*load)(void* self, struct hookline_reader* in);
   int (*apply)(void* self);

@@ -37,7 +37,11 @@
 namespace hookline {
 
 /// What a handler says. An error is thrown instead.
-enum class Answer : int { handled = HOOKLINE_HANDLED, pass = HOOKLINE_PASS };
+enum class Answer : int {
+  handled = HOOKLINE_HANDLED,
+  pass = HOOKLINE_PASS,
+  run_rest = HOOKLINE_RUN_REST,  ///< of on_ioctl() only
+};
 
 [[noreturn]] inline void raise(int error, const std::string& why) {
   throw std::system_error(error, std::generic_category(), why);
@@ -197,6 +201,9 @@ class SectionWriter {
     static_assert(std::is_trivially_copyable_v<T>);
     put(name, values.data(), sizeof(values));
   }
+  /// This section is not the last: save() is called again for another.
+  void more() { more_ = true; }
+  bool has_more() const { return more_; }
 
  private:
   void put(const char* name, const void* data, size_t length) {
@@ -204,6 +211,7 @@ class SectionWriter {
   }
   const hookline_host* host_;
   hookline_writer* out_;
+  bool more_ = false;
 };
 
 /// The same while loading. A value that fails its check refuses the stream, with section, offset and reason.
@@ -388,7 +396,7 @@ struct Trampoline {
     return run(self, [&](Self& s) {
       SectionWriter writer(s.device.host(), out);
       s.plugin.save(writer);
-      return 0;
+      return writer.has_more() ? HOOKLINE_MORE : 0;
     });
   }
   static int load(void* self, hookline_reader* in) noexcept {

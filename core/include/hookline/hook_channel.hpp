@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The userspace end of vfio-pci-hooks: define a device, attach to it, serve one open after the other.
+//
+// linux/vfio_pci_hooks.h says what each call means; here are its descriptors and mappings as objects. Closing is
+// their destructor's. Thread rule: one thread per object. Errors: Result, the kernel's errno and a text that says what
+// was asked of which device; ESHUTDOWN once the device was closed, ECANCELED once the session was revoked.
+//
+//     auto control = ControlDevice::open();
+//     control->define(definition, chain);                    // before the driver is bound
+//     auto channel = control->attach(address);               // then: any process that holds the channel
+//     while (auto session = channel->wait_open()) {
+//       auto device = OpenDevice::open(chain, *session->get(), info, log);
+//       serve(**session, **device, {});                      // until the VMM closes the device
+//     }
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include <linux/vfio_pci_hooks.h>
+
+#include <hookline/chain.hpp>
+#include <hookline/device_access.hpp>
+#include <hookline/device_state.hpp>
+#include <hookline/open_device.hpp>
+#include <hookline/result.hpp>
+
+namespace hookline {
+
+/// A descriptor that is closed with its object.
+class FileDescriptor {
+ public:
+  FileDescriptor() = default;
+  explicit FileDescriptor(int fd) : fd_(fd) {}
+  FileDescriptor(FileDescriptor&& other) noexcept : fd_(other.release()) {}
+  FileDescriptor& operator=(FileDescriptor&& other) noexcept;
+  ~FileDescriptor();
+  int get() const { return fd_; }
+  int release();
+
+ private:
+  int fd_ = -1;
+};
+
+/// What the administrator decides about one function; the rest of its definition is the chain's.
+struct Definition {
+  vfio_pci_hooks_address address{};
+  uint16_t vendor = 0, device = 0;
+  std::vector<std::string> handlers = {VFIO_PCI_HOOKS_CHANNEL_NAME};  ///< in-kernel handlers stand around "channel"
+  uint32_t guest_memory = VFIO_PCI_HOOKS_MEMORY_NONE;                 ///< VFIO_PCI_HOOKS_MEMORY_*
+  bool fail_without_worker = false;  ///< an access with no worker fails (EIO) instead of passing to the device
+  uint32_t access_limit_ms = 100;
+  uint32_t state_limit_ms = 10000;
+};
+
+class Channel;
+
+class ControlDevice {
+ public:
+  static constexpr const char* kPath = "/dev/vfio-pci-hooks";
+  static Result<ControlDevice> open(const char* path = kPath);
+
+  Result<vfio_pci_hooks_features> features() const;
+  Result<void> define(const Definition& definition, const Chain& chain) const;
+  Result<void> undefine(const vfio_pci_hooks_address& address) const;
+  Result<Channel> attach(const vfio_pci_hooks_address& address) const;
+  Result<vfio_pci_hooks_status> status(const vfio_pci_hooks_address& address) const;
+
+ private:
+  explicit ControlDevice(FileDescriptor fd) : fd_(std::move(fd)) {}
+  FileDescriptor fd_;
+};
+
+/// One open of the device. Its registers are reached by calls, never by a mapping, unless a plugin asks for one: a
+/// mapped BAR answers SIGBUS while the device is in reset, in low power or has memory decoding off, a call answers
+/// an errno. Shadow, slots and stream buffer are the kernel's memory and stay readable until the object goes.
+class Session final : public DeviceAccess {
+ public:
+  Session(Session&&) noexcept;
+  ~Session() override;
+
+  Result<uint64_t> read(uint32_t region, uint64_t offset, uint32_t width) override;
+  Result<void> write(uint32_t region, uint64_t offset, uint32_t width, uint64_t value) override;
+  Result<std::span<volatile std::byte>> map_bar(uint32_t bar) override;
+  std::span<std::byte> shadow() override;
+  Result<void> iova_read(uint64_t iova, std::span<std::byte> data) override;
+  Result<void> iova_write(uint64_t iova, std::span<const std::byte> data) override;
+  Result<void> start_once(std::span<const hookline_step> steps) override;
+  Result<uint32_t> saved(uint32_t slot) override;
+  Result<void> set_sizes(uint64_t initial, uint64_t stop_copy) override;
+
+  /// Hands over the answer in slot `answered` (or VFIO_PCI_HOOKS_NO_SLOT) and waits for what comes next. Besides the
+  /// errors above ETIME after `timeout_ms` and EINTR.
+  Result<vfio_pci_hooks_next> next(int answered, int timeout_ms);
+  vfio_pci_hooks_slot& slot(uint32_t index);
+  std::span<std::byte> stream();
+
+  /// An earlier worker served this open; what it kept is in the shadow.
+  bool again() const { return again_; }
+  /// VFIO_DEVICE_STATE_* when the session began.
+  uint32_t initial_state() const { return initial_state_; }
+
+ private:
+  friend class Channel;
+  struct Mapping;
+  Session(FileDescriptor fd, bool again, uint32_t state);
+  Result<void> map(uint32_t shadow_size, uint32_t stream_size);
+
+  FileDescriptor fd_;
+  bool again_ = false;
+  uint32_t initial_state_ = 0;
+  std::unique_ptr<Mapping> slots_, shadow_, stream_;
+  std::unique_ptr<Mapping> bars_[6];
+  size_t shadow_size_ = 0;
+};
+
+/// The right to serve one device.
+class Channel {
+ public:
+  /// For a process that was handed the descriptor.
+  explicit Channel(FileDescriptor fd) : fd_(std::move(fd)) {}
+  int fd() const { return fd_.get(); }
+
+  /// Waits until the device is open and not served; `chain` says how large its shadow is. ENODEV: the function left
+  /// the driver. EAGAIN with `wait` false: not now; poll() fd() for POLLIN. EINTR: a signal.
+  Result<std::unique_ptr<Session>> wait_open(const Chain& chain, bool wait = true);
+
+ private:
+  FileDescriptor fd_;
+};
+
+/// Answers the requests of one session; no descriptor takes part, so it also serves a slot that a test filled.
+class RequestServer {
+ public:
+  RequestServer(OpenDevice& device, std::span<std::byte> stream, PluginLog log);
+  ~RequestServer();
+
+  /// Fills the slot's answer half.
+  void answer(vfio_pci_hooks_slot& slot) noexcept;
+  void event(uint32_t what, uint32_t from, uint32_t to) noexcept;
+
+ private:
+  int access(vfio_pci_hooks_slot& slot);
+  int ioctl(vfio_pci_hooks_slot& slot);
+  int save(vfio_pci_hooks_slot& slot);
+  int load(vfio_pci_hooks_slot& slot);
+  int failed(const Error& error);
+
+  OpenDevice& device_;
+  std::span<std::byte> stream_;
+  PluginLog log_;
+  std::optional<DeviceStateSaver> saver_;
+  std::unique_ptr<DeviceStateLoader> loader_;
+};
+
+enum class ServeEnd {
+  closed,   ///< the VMM closed the device: wait for the next open
+  revoked,  ///< this worker was too late; the kernel took the session back
+  gone,     ///< the function left the driver
+  stopped,  ///< should_stop said so
+};
+
+struct ServeOptions {
+  PluginLog log{};
+  /// Asked after each request, on each signal and every `idle_ms`.
+  std::function<bool()> should_stop{};
+  int idle_ms = -1;  ///< below 0: only requests, events and signals
+};
+
+/// The worker's loop: next, walk the chain, answer, until the session ends.
+Result<ServeEnd> serve(Session& session, OpenDevice& device, const ServeOptions& options);
+
+}  // namespace hookline
