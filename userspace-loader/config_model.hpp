@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "diagnostics.hpp"
+#include "hookline/chain.hpp"
 #include "pci_address.hpp"
 #include "plugin_library.hpp"
 
@@ -36,18 +37,11 @@ struct Match {
   Mark where;
 };
 
-/// The value of one option; belongs to the key of the same index in the plugin's object.
-struct OptionValue {
-  bool is_set = false;
-  uint64_t number = 0;  ///< UINT; BOOL: 0 or 1
-  std::string text;     ///< STRING, CHOICE
-};
-
-/// One link of the chain: a plugin with its options, or an in-kernel handler by name.
+/// One link of the chain as the file has it: a plugin with its options, or an in-kernel handler by name.
 struct ChainLink {
   std::string name;
-  PluginPtr plugin;  ///< null: in-kernel handler
-  std::vector<OptionValue> options;
+  PluginPtr plugin;                  ///< null: in-kernel handler
+  std::vector<OptionValue> options;  ///< in the order of the plugin's keys
   Mark where;
 };
 
@@ -59,19 +53,17 @@ struct DeviceConfig {
   WorkerLoss on_worker_loss = WorkerLoss::pass;
   Limits limits;
   std::vector<ChainLink> chain;  ///< first asked first
+  /// Its plugins, ready to be opened; none: in-kernel handlers only.
+  std::optional<Chain> plugins;
+  /// Names for the kernel, in order; "channel" stands for all plugins.
+  std::vector<std::string> handlers;
   Mark where;
-
-  /// The link that owns migration, or null.
-  const ChainLink* migration_owner() const;
 };
 
 struct Config {
   std::string file;
   std::vector<DeviceConfig> devices;
 };
-
-/// What open() of the link's plugin is given. The texts point into `link`, which must outlive them.
-std::vector<hookline_value> option_values(const ChainLink& link);
 
 /// "0000:01:10.0", or "enp1s0f0 vf 0-3".
 std::string to_string(const Match& match);

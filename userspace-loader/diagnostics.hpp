@@ -13,8 +13,10 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <set>
 #include <string>
 #include <string_view>
+#include <tuple>
 #include <vector>
 
 namespace hookline::loader {
@@ -50,18 +52,22 @@ struct Diagnostic {
   std::vector<std::string> notes;  ///< one line each
 };
 
-/// All that was found in one file; the same thing at the same place is kept once (an alias is seen once per use).
+inline constexpr size_t kKeptDiagnostics = 100;
+
+/// All that was found in one file, the first kKeptDiagnostics in full; the same thing at the same place is kept once (an alias is seen once per use).
 class Diagnostics {
  public:
   void error(Mark where, std::string text, std::string hint = "", std::vector<std::string> notes = {});
   void warning(Mark where, std::string text, std::string hint = "", std::vector<std::string> notes = {});
+  /// How many there were, kept or not.
   size_t errors() const { return errors_; }
-  /// In the order of the file.
+  /// Those that were kept, in the order of the file.
   std::vector<Diagnostic> sorted() const;
 
  private:
   void add(Diagnostic diagnostic);
   std::vector<Diagnostic> found_;
+  std::set<std::tuple<uint32_t, uint32_t, std::string>> seen_;
   size_t errors_ = 0;
 };
 
