@@ -116,8 +116,8 @@ Result<Device> Device::open(const Container& container, const std::string& addre
     return fail(EBUSY, fmt::format("{}: a device of its IOMMU group is bound to a driver that is not VFIO's", address));
   const int container_fd = container.fd();
   if (::ioctl(group.get(), VFIO_GROUP_SET_CONTAINER, &container_fd) != 0) return failed("VFIO_GROUP_SET_CONTAINER");
-  // EBUSY: an earlier device of this container has set it.
-  if (::ioctl(container_fd, VFIO_SET_IOMMU, VFIO_TYPE1v2_IOMMU) != 0 && errno != EBUSY && errno != EINVAL)
+  // EINVAL: an earlier device of this container has set it.
+  if (::ioctl(container_fd, VFIO_SET_IOMMU, VFIO_TYPE1v2_IOMMU) != 0 && errno != EINVAL)
     return failed("VFIO_SET_IOMMU");
   Descriptor device(::ioctl(group.get(), VFIO_GROUP_GET_DEVICE_FD, address.c_str()));
   if (!device) return failed("VFIO_GROUP_GET_DEVICE_FD " + address);
