@@ -18,13 +18,25 @@
 #include "core/src/checksum.hpp"
 #include "core/src/stream_format.hpp"
 
-// The largest single allocation since the last reset: shows that lengths are checked before memory is taken.
+// Shows that lengths are checked before memory is taken, and what happens when there is none.
 static size_t largest_allocation = 0;
+static size_t largest_possible_allocation = SIZE_MAX;
 
 [[gnu::noinline]] void* operator new(size_t size) {
   largest_allocation = std::max(largest_allocation, size);
-  if (void* memory = std::malloc(size)) return memory;
+  if (size <= largest_possible_allocation) {
+    if (void* memory = std::malloc(size)) return memory;
+  }
   throw std::bad_alloc();
+}
+[[gnu::noinline]] void* operator new[](size_t size) {
+  return operator new(size);
+}
+[[gnu::noinline]] void operator delete[](void* memory) noexcept {
+  std::free(memory);
+}
+[[gnu::noinline]] void operator delete[](void* memory, size_t) noexcept {
+  std::free(memory);
 }
 [[gnu::noinline]] void operator delete(void* memory) noexcept {
   std::free(memory);
@@ -37,7 +49,6 @@ namespace hookline {
 namespace {
 
 using namespace stream_format;
-using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
 
@@ -582,61 +593,71 @@ TEST(Stream, ChecksumTextsShowBothValues) {
 }
 
 TEST(Stream, LimitsHoldBeforeMemoryIsTaken) {
-  const Bytes stream = sample();
+  const std::vector<Chunk> all = sample_chunks();
+  const Bytes stream = write_stream(sample_match(), {all[0], all[2], all[3]});
+  const auto with_length = [&](size_t record, size_t length_at, uint32_t length) {
+    return resealed(
+        stream, [&](Bytes& s, const auto& at) { store_le<uint32_t>(&s[at[record] + length_at], length); });
+  };
   struct Case {
     Bytes stream;
     StreamLimits limits;
     std::string text;
   };
   const Case cases[] = {
-      {resealed(stream, [](Bytes& s, const auto&) { store_le<uint32_t>(&s[kMatchLengthAt], 0xffffffff); }),
+      {with_length(0, kMatchLengthAt, 0xffffffff),
        {},
        "device-state stream: match record at offset 0: its body has 4294967295 bytes, at most 65536 are "
        "possible"},
-      {resealed(stream, [](Bytes& s,
-                           const auto& at) { store_le<uint32_t>(&s[at[3] + kSectionLengthAt], 0xffffffff); }),
+      {with_length(2, kSectionLengthAt, 0xffffffff),
        {},
-       "device-state stream: section \"nic-82576/queue0\" at offset 326: its payload has 4294967295 bytes, a "
-       "chunk at most "
-       "1048576"},
-      {resealed(stream,
-                [](Bytes& s, const auto& at) { store_le<uint32_t>(&s[at[3] + kSectionLengthAt], 1048576); }),
+       "device-state stream: section \"nic-82576/queue0\" at offset 198: its payload has 4294967295 bytes, a "
+       "chunk at "
+       "most 1048576"},
+      {with_length(2, kSectionLengthAt, 1048576),
        {.max_kept = 1048576},
-       "device-state stream: section \"nic-82576/queue0\" at offset 326: its 1048576 bytes would make more "
+       "device-state stream: section \"nic-82576/queue0\" at offset 198: its 1048576 bytes would make more "
        "than 1048576 "
        "bytes wait for the trailer; the plugin must mark large sections as bulk"},
-      {resealed(stream,
-                [](Bytes& s, const auto& at) { store_le<uint32_t>(&s[at[3] + kSectionLengthAt], 1000000); }),
+      {with_length(2, kSectionLengthAt, 1000000),
        {.max_state = 1000000},
-       "device-state stream: section \"nic-82576/queue0\" at offset 326: its 1000000 bytes make the state "
+       "device-state stream: section \"nic-82576/queue0\" at offset 198: its 1000000 bytes make the state "
        "larger than "
        "1000000 bytes, the limit of this device"},
       {stream,
-       {.max_chunks = 4},
-       "device-state stream: section \"nic-82576/ram\" at offset 535: more than 4 chunks, the limit of this "
+       {.max_chunks = 2},
+       "device-state stream: section \"trace/log\" at offset 319: more than 2 chunks, the limit of this "
        "device"},
       {stream,
        {.max_state = 0},
        "device-state stream: section \"nic-82576/mac\" at offset 104: its 6 bytes make the state larger than "
-       "0 bytes, the "
-       "limit of this device"},
+       "0 bytes, "
+       "the limit of this device"},
   };
   for (const Case& c : cases) {
-    // The bulk buffer has a fixed size and is taken for the first bulk chunk, so only what lies above it
-    // tells.
-    Bytes ignored = c.stream;
     int code = 0;
     largest_allocation = 0;
     EXPECT_EQ(refusal(c.stream, c.limits, &code), c.text);
     EXPECT_EQ(code, E2BIG);
-    EXPECT_LE(largest_allocation, kMaxChunkPayload + kChecksumSize);
+    EXPECT_LT(largest_allocation, 4096U) << c.text;
   }
-  EXPECT_EQ(refusal(stream, {.max_state = 103, .max_kept = 39 + 3 * kSectionHeaderSize, .max_chunks = 5}),
-            "");
-  EXPECT_NE(refusal(stream, {.max_state = 103, .max_kept = 39 + 3 * kSectionHeaderSize - 1, .max_chunks = 5}),
-            "");
-  EXPECT_NE(refusal(stream, {.max_state = 102, .max_kept = 39 + 3 * kSectionHeaderSize, .max_chunks = 5}),
-            "");
+  const StreamLimits exact{.max_state = 39, .max_kept = 39 + 3 * kSectionHeaderSize, .max_chunks = 3};
+  EXPECT_EQ(refusal(stream, exact), "");
+  EXPECT_NE(refusal(stream, {exact.max_state - 1, exact.max_kept, exact.max_chunks}), "");
+  EXPECT_NE(refusal(stream, {exact.max_state, exact.max_kept - 1, exact.max_chunks}), "");
+  EXPECT_NE(refusal(stream, {exact.max_state, exact.max_kept, exact.max_chunks - 1}), "");
+}
+
+TEST(Stream, RunningOutOfMemoryIsARefusal) {
+  const Bytes stream = write_stream(sample_match(), {{"large", {}, Bytes(100'000)}});
+  RecordingSink sink;
+  StreamReader reader(sink);
+  largest_possible_allocation = 50'000;
+  const auto result = reader.write(stream);
+  largest_possible_allocation = SIZE_MAX;
+  ASSERT_FALSE(result);
+  EXPECT_EQ(result.error().code, ENOMEM);
+  EXPECT_EQ(result.error().text, "device-state stream: section \"large\" at offset 104: out of memory");
 }
 
 TEST(StreamWriter, RefusesWhatTheFormatCannotCarry) {

@@ -15,8 +15,8 @@
 //
 //     FieldReader in(section.name, section.payload, section.offset);
 //     if (auto ok = in.get("head", head_bytes); !ok) return ok;
-//     if (head >= ring_size) return in.reject("head", fmt::format("{} is not below the ring size {}", head,
-//     ring_size)); return in.finish();
+//     if (head >= ring_size) return in.reject("head", "is not below the ring size");
+//     return in.finish();
 #pragma once
 
 #include <cstddef>

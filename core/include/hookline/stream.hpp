@@ -127,9 +127,10 @@ class StreamSink {
 
 /// Bounds on what a stream may make its reader hold. All are checked before memory is allocated.
 struct StreamLimits {
-  uint64_t max_state =
-      uint64_t{16} << 20;  ///< payload bytes of all chunks together: the plugin's largest state
-  uint64_t max_kept = uint64_t{16} << 20;  ///< bytes of chunks kept until the trailer, each with its header
+  /// Payload bytes of all chunks together: the plugin's largest state.
+  uint64_t max_state = uint64_t{16} << 20;
+  /// Bytes of chunks kept until the trailer, each with its header.
+  uint64_t max_kept = uint64_t{16} << 20;
   uint32_t max_chunks = 65536;
 };
 
@@ -192,9 +193,9 @@ class StreamReader {
   uint64_t record_offset_ = 0;  // where the current record begins
 
   std::array<std::byte, 84> header_;
-  Chunk chunk_;  // the chunk that is arriving; the match record's body before that
-  std::unique_ptr<std::byte[]>
-      bulk_buffer_;  // reused: a fresh MiB per bulk chunk costs more than its checksum
+  Chunk chunk_;  // the one that is arriving; the match record's body before that
+  // Reused: a fresh MiB per bulk chunk costs more than its checksum.
+  std::unique_ptr<std::byte[]> bulk_buffer_;
   std::vector<Chunk> kept_;
   uint64_t kept_bytes_ = 0;
   uint64_t state_bytes_ = 0;
