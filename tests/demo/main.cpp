@@ -26,14 +26,14 @@ class LiveLine {
     if (!on_ || (now < next_ && progress.activity == activity_)) return;
     next_ = now + std::chrono::milliseconds(100);
     activity_ = progress.activity;
-    fmt::print("\r\x1b[K{:<32} {:<14} sent {:>5}  answered {:>5}  interrupts {:>5}", progress.activity, progress.device,
+    fmt::print("\r{:<32} {:<14} sent {:>5}  answered {:>5}  interrupts {:>5}", progress.activity, progress.device,
                progress.sent, progress.answered, progress.interrupts);
     std::fflush(stdout);
     shown_ = true;
   }
 
   void clear() {
-    if (shown_) fmt::print("\r\x1b[K");
+    if (shown_) fmt::print("\r{:<100}\r", "");
     shown_ = false;
   }
 
@@ -48,7 +48,7 @@ int run(int argc, char** argv) {
   CLI::App app("Migrates an 82576 VF under traffic to another one.");
   Options options;
   unsigned spacing = 5;
-  bool live = false;
+  bool live = false, color = false;
   std::string json;
   app.add_option("--packets", options.packets, "Before the migration, and again after it")
       ->check(CLI::Range(10, 20000))
@@ -56,6 +56,7 @@ int run(int argc, char** argv) {
   app.add_option("--spacing", spacing, "Milliseconds between two packets")->check(CLI::Range(1, 1000))->capture_default_str();
   app.add_option("--json", json, "Write the result to this file, too");
   app.add_flag("--live", live, "Show progress in one line");
+  app.add_flag("--color", color, "Mark the verdict with a colour");
   app.require_subcommand(1);
 
   std::string source, destination;
@@ -74,11 +75,18 @@ int run(int argc, char** argv) {
   }
   options.spacing = std::chrono::milliseconds(spacing);
 
-  const auto stage = *vfio ? make_vfio_stage(source, destination) : make_model_stage(files);
-  LiveLine line(live);
-  const Report report = run_job(*stage, options, [&](const Progress& progress) { line.show(progress); });
-  line.clear();
-  std::cout << to_table(report) << std::flush;
+  Report report;
+  try {
+    const auto stage = *vfio ? make_vfio_stage(source, destination) : make_model_stage(files);
+    LiveLine line(live);
+    report = run_job(*stage, options, [&](const Progress& progress) { line.show(progress); });
+    line.clear();
+    std::cout << to_table(report, color) << std::flush;
+  } catch (const std::exception& error) {
+    report.problems.push_back(error.what());
+    std::cout << std::flush;
+    std::cerr << "hookline-demo: " << error.what() << "\n";
+  }
   if (!json.empty()) {
     std::ofstream out(json);
     out << to_json(report) << std::flush;

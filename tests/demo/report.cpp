@@ -6,7 +6,7 @@
 
 namespace hookline::demo {
 
-std::string to_table(const Report& report) {
+std::string to_table(const Report& report, bool color) {
   std::string out = fmt::format("\nMoved {} to {}\n\n{:<34}{:>10}{:>9}\n", report.source, report.destination, "phase", "ms", "bytes");
   for (const Phase& phase : report.phases)
     out += fmt::format("{:<34}{:>10.1f}{:>9}\n", (phase.in_stop ? "  " : "") + phase.name, phase.ms,
@@ -24,8 +24,12 @@ std::string to_table(const Report& report) {
                      report.destination_interrupts);
   if (report.pf_driver) out += fmt::format("driver of the PF: {} all the time\n", *report.pf_driver);
   if (report.kernel) out += fmt::format("kernel: {}\n", *report.kernel);
-  for (const std::string& problem : report.problems) out += "FAILED: " + problem + "\n";
-  if (report.ok()) out += "ok: the same rings went on with another device, nothing was lost outside the stop\n";
+  const char* const end = color ? "\x1b[0m" : "";
+  for (const std::string& problem : report.problems)
+    out += fmt::format("{}FAILED{}: {}\n", color ? "\x1b[1;31m" : "", end, problem);
+  if (report.ok())
+    out += fmt::format("{}ok{}: the same rings went on with another device, nothing was lost outside the stop\n",
+                       color ? "\x1b[1;32m" : "", end);
   return out;
 }
 

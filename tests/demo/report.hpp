@@ -9,7 +9,7 @@
 
 namespace hookline::demo {
 
-std::string to_table(const Report& report);
+std::string to_table(const Report& report, bool color);
 std::string to_json(const Report& report);
 
 }  // namespace hookline::demo
