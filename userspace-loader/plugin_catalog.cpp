@@ -11,17 +11,12 @@
 #include <fmt/ranges.h>
 
 #include "diagnostics.hpp"
+#include "plugin_declaration.hpp"
 
 namespace hookline::loader {
 namespace {
 
 namespace fs = std::filesystem;
-
-// As the ABI says; nothing else can be a file of a plugin, so that no name leads out of the folders.
-bool is_plugin_name(const std::string& name) {
-  if (name.empty() || name.size() > 31 || name.front() == '-') return false;
-  return name.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789-") == std::string::npos;
-}
 
 std::vector<std::string> split(const std::string& text, char separator) {
   std::vector<std::string> parts;

@@ -21,6 +21,7 @@
 
 #include "diagnostics.hpp"
 #include "hookline/chain.hpp"
+#include "plugin_declaration.hpp"
 #include "plugin_file.hpp"
 
 namespace hookline::loader {
@@ -153,6 +154,15 @@ std::optional<std::string> stray_pointer(const hookline_plugin& p, const Image& 
   return std::nullopt;
 }
 
+// What can be wrong with a plugin before it meets another: a chain of one.
+Result<void> check_alone(const hookline_plugin& plugin) {
+  if (auto ok = check_declaration(plugin); !ok) return ok;
+  auto link = make_link(plugin);
+  if (!link) return fail(link.error());
+  if (auto chain = build_chain({std::move(*link)}); !chain) return fail(chain.error());
+  return {};
+}
+
 }  // namespace
 
 bool LoadedPlugin::serves(uint16_t vendor, uint16_t device) const {
@@ -191,7 +201,7 @@ Result<PluginPtr> load_plugin(const std::string& path, const LoadOptions& option
     return fail(ENOEXEC, fmt::format("{}: its field \"{}\" points outside of the file or has no end; what a plugin declares is "
                                      "constant data of its own",
                                      shown(path), *field));
-  if (auto link = make_link(plugin->abi_); !link) return fail(link.error().code, shown(path) + ": " + link.error().text);
+  if (auto ok = check_alone(plugin->abi_); !ok) return fail(ok.error().code, shown(path) + ": " + ok.error().text);
   const std::string stem = std::filesystem::path(path).stem().string();
   if (stem != plugin->abi_.name)
     return fail(ENOEXEC, fmt::format("{}: holds the plugin \"{}\"; name the file {}.so", shown(path), plugin->abi_.name,

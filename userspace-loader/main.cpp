@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Puts the subcommands together and runs the chosen one.
+#include <unistd.h>
+
+#include <cstdio>
+#include <exception>
+
+#include <CLI/CLI.hpp>
+
+#include "command.hpp"
+#include "console.hpp"
+
+int main(int argc, char** argv) {
+  using namespace hookline::loader;
+  CommandLine line;
+  Globals& globals = line.globals;
+  std::string color = "auto";
+  bool verbose = false, quiet = false;
+
+  CLI::App app("Live migration of passthrough PCI devices: configuration, plugins, devices.", "hookline");
+  app.footer(
+      "Exit status: 0 yes, 1 no or failed, 2 usage or configuration, 3 unknown.\n"
+      "Environment: HOOKLINE_PLUGIN_PATH (folders separated by ':'), NO_COLOR.");
+  app.set_version_flag("--version", "hookline " HOOKLINE_VERSION);
+  app.add_option("--plugin-dir", globals.plugin_dirs, "Search plugins in DIR instead of the installed ones; repeatable")
+      ->type_name("DIR")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  app.add_flag("--allow-untrusted", globals.allow_untrusted, "Load plugins that somebody else could have written");
+  app.add_option("--root", globals.root, "Look up the system's files below DIR (for tests)")->type_name("DIR");
+  app.add_option("--color", color, "Colours in messages: auto, always, never")
+      ->type_name("WHEN")
+      ->check(CLI::IsMember({"auto", "always", "never"}));
+  CLI::Option* be_verbose = app.add_flag("-v,--verbose", verbose, "Say more");
+  app.add_flag("-q,--quiet", quiet, "Say only what is wrong")->excludes(be_verbose);
+  app.require_subcommand(1);
+  app.fallthrough();  // global options may stand behind the subcommand
+
+  add_check(app, line);
+  add_plugins(app, line);
+  add_describe(app, line);
+
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    return app.exit(e) == 0 ? kYes : kUsage;
+  }
+  globals.color = use_color(color, STDERR_FILENO);
+  globals.verbosity = verbose - quiet;
+
+  try {
+    const int code = line.run(globals);
+    // A full disk or a closed pipe is not a success.
+    if (std::fflush(stdout) != 0) {
+      std::perror("hookline: writing the output");
+      return kNo;
+    }
+    return code;
+  } catch (const std::exception& e) {
+    std::fprintf(stderr, "hookline: %s\n", e.what());
+    return kNo;
+  }
+}
