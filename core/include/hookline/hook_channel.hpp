@@ -10,15 +10,13 @@
 //     control->define(definition, chain);                    // before the driver is bound
 //     auto channel = control->attach(address);               // then: any process that holds the channel
 //     while (auto session = channel->wait_open()) {
-//       auto device = OpenDevice::open(chain, *session->get(), info, log);
-//       serve(**session, **device, {});                      // until the VMM closes the device
+//       auto device = OpenDevice::open(chain, **session, info, log);
+//       serve(**session, **device, {});                      // hookline/hook_serve.hpp: until the VMM closes the device
 //     }
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <memory>
-#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -27,8 +25,6 @@
 
 #include <hookline/chain.hpp>
 #include <hookline/device_access.hpp>
-#include <hookline/device_state.hpp>
-#include <hookline/open_device.hpp>
 #include <hookline/result.hpp>
 
 namespace hookline {
@@ -82,8 +78,9 @@ class ControlDevice {
 /// an errno. Shadow, slots and stream buffer are the kernel's memory and stay readable until the object goes.
 class Session final : public DeviceAccess {
  public:
-  Session(Session&&) noexcept;
   ~Session() override;
+  Session(const Session&) = delete;
+  Session& operator=(const Session&) = delete;
 
   Result<uint64_t> read(uint32_t region, uint64_t offset, uint32_t width) override;
   Result<void> write(uint32_t region, uint64_t offset, uint32_t width, uint64_t value) override;
@@ -96,7 +93,7 @@ class Session final : public DeviceAccess {
   Result<void> set_sizes(uint64_t initial, uint64_t stop_copy) override;
 
   /// Hands over the answer in slot `answered` (or VFIO_PCI_HOOKS_NO_SLOT) and waits for what comes next. Besides the
-  /// errors above ETIME after `timeout_ms` and EINTR.
+  /// errors above ETIME after `timeout_ms` and EINTR; the answer has been handed over then.
   Result<vfio_pci_hooks_next> next(int answered, int timeout_ms);
   vfio_pci_hooks_slot& slot(uint32_t index);
   std::span<std::byte> stream();
@@ -109,15 +106,15 @@ class Session final : public DeviceAccess {
  private:
   friend class Channel;
   struct Mapping;
-  Session(FileDescriptor fd, bool again, uint32_t state);
-  Result<void> map(uint32_t shadow_size, uint32_t stream_size);
+  Session(FileDescriptor fd, bool again, uint32_t state, size_t shadow_size);
+  Result<void> map();
 
   FileDescriptor fd_;
   bool again_ = false;
   uint32_t initial_state_ = 0;
+  size_t shadow_size_ = 0;
   std::unique_ptr<Mapping> slots_, shadow_, stream_;
   std::unique_ptr<Mapping> bars_[6];
-  size_t shadow_size_ = 0;
 };
 
 /// The right to serve one device.
@@ -134,46 +131,5 @@ class Channel {
  private:
   FileDescriptor fd_;
 };
-
-/// Answers the requests of one session; no descriptor takes part, so it also serves a slot that a test filled.
-class RequestServer {
- public:
-  RequestServer(OpenDevice& device, std::span<std::byte> stream, PluginLog log);
-  ~RequestServer();
-
-  /// Fills the slot's answer half.
-  void answer(vfio_pci_hooks_slot& slot) noexcept;
-  void event(uint32_t what, uint32_t from, uint32_t to) noexcept;
-
- private:
-  int access(vfio_pci_hooks_slot& slot);
-  int ioctl(vfio_pci_hooks_slot& slot);
-  int save(vfio_pci_hooks_slot& slot);
-  int load(vfio_pci_hooks_slot& slot);
-  int failed(const Error& error);
-
-  OpenDevice& device_;
-  std::span<std::byte> stream_;
-  PluginLog log_;
-  std::optional<DeviceStateSaver> saver_;
-  std::unique_ptr<DeviceStateLoader> loader_;
-};
-
-enum class ServeEnd {
-  closed,   ///< the VMM closed the device: wait for the next open
-  revoked,  ///< this worker was too late; the kernel took the session back
-  gone,     ///< the function left the driver
-  stopped,  ///< should_stop said so
-};
-
-struct ServeOptions {
-  PluginLog log{};
-  /// Asked after each request, on each signal and every `idle_ms`.
-  std::function<bool()> should_stop{};
-  int idle_ms = -1;  ///< below 0: only requests, events and signals
-};
-
-/// The worker's loop: next, walk the chain, answer, until the session ends.
-Result<ServeEnd> serve(Session& session, OpenDevice& device, const ServeOptions& options);
 
 }  // namespace hookline

@@ -110,10 +110,11 @@ class SoftwareDevice {
   Result<void> access(uint32_t op, uint32_t region, uint64_t offset, std::span<std::byte> data);
   Result<void> trapped(hookline_access& access);
   Result<uint64_t> device_access(uint32_t op, uint32_t region, uint64_t offset, uint32_t width, uint64_t value);
-  Result<uint64_t> region_size(uint32_t region) const;
+  uint64_t region_size(uint32_t region) const;
   Result<void> run_arc(const Arc& arc);
-  Result<void> run_program(std::span<const hookline_step> steps);
+  void begin_session(bool load);
   void end_session();
+  Error session_error() const;
 
   const hookline_model& model_;
   Chain chain_;

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The worker's loop: the requests of one session, answered by one open chain.
+//
+// Thread rule: one thread; plugins run on it. Errors: what fails a request is its answer and a line in the log; what
+// ends the session is serve()'s result.
+//
+//     switch (*serve(session, device, {.log = log})) {
+//       case ServeEnd::closed: ...  // the next open is a new session
+#pragma once
+
+#include <cstddef>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+
+#include <linux/vfio_pci_hooks.h>
+
+#include <hookline/device_state.hpp>
+#include <hookline/hook_channel.hpp>
+#include <hookline/open_device.hpp>
+#include <hookline/result.hpp>
+
+namespace hookline {
+
+/// Answers requests in slots. No descriptor takes part: it serves slots that a test has filled just as well.
+class RequestServer {
+ public:
+  /// `device` outlives the object; `stream` is the session's buffer.
+  RequestServer(OpenDevice& device, std::span<std::byte> stream, PluginLog log = {});
+
+  /// Fills the slot's answer half.
+  void answer(vfio_pci_hooks_slot& slot) noexcept;
+  void event(const vfio_pci_hooks_next& next) noexcept;
+
+ private:
+  struct Reply {
+    int answer = VFIO_PCI_HOOKS_HANDLED;
+    size_t length = 0;
+    bool end = false;
+    uint64_t initial_bytes = 0;
+  };
+  Result<Reply> dispatch(vfio_pci_hooks_slot& slot);
+  Result<Reply> access(vfio_pci_hooks_slot& slot, uint32_t op);
+  Result<Reply> ioctl(vfio_pci_hooks_slot& slot, uint32_t op);
+  Result<Reply> save(const vfio_pci_hooks_slot& slot);
+  Result<Reply> load(const vfio_pci_hooks_slot& slot);
+
+  OpenDevice& device_;
+  std::span<std::byte> stream_;
+  PluginLog log_;
+  std::optional<DeviceStateSaver> saver_;
+  std::unique_ptr<DeviceStateLoader> loader_;
+};
+
+enum class ServeEnd {
+  closed,   ///< the VMM closed the device: wait for the next open
+  revoked,  ///< this worker was too late, or another took over; the kernel took the session back
+  gone,     ///< the function left the driver
+  stopped,  ///< should_stop said so
+};
+
+struct ServeOptions {
+  PluginLog log{};
+  /// Asked between requests, on signals and every `idle_ms`.
+  std::function<bool()> should_stop{};
+  int idle_ms = -1;  ///< below 0: no such beat
+};
+
+/// Answers requests until the session ends. An Error is none of the ends: the kernel said something unexpected.
+Result<ServeEnd> serve(Session& session, OpenDevice& device, const ServeOptions& options = {});
+
+}  // namespace hookline

@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <hookline/hook_serve.hpp>
+
+#include <cerrno>
+#include <utility>
+
+#include <fmt/format.h>
+
+namespace hookline {
+
+namespace {
+
+// Event numbers and answers are the same on both sides, so they are handed through.
+static_assert(HOOKLINE_EVENT_RESET == VFIO_PCI_HOOKS_EVENT_RESET && HOOKLINE_EVENT_STATE == VFIO_PCI_HOOKS_EVENT_STATE);
+static_assert(HOOKLINE_HANDLED == VFIO_PCI_HOOKS_HANDLED && HOOKLINE_PASS == VFIO_PCI_HOOKS_PASS &&
+              HOOKLINE_RUN_REST == VFIO_PCI_HOOKS_RUN_REST);
+
+tl::unexpected<Error> broken(std::string_view why) {
+  return fail(EPROTO, fmt::format("the kernel's request makes no sense: {}", why));
+}
+
+}  // namespace
+
+RequestServer::RequestServer(OpenDevice& device, std::span<std::byte> stream, PluginLog log)
+    : device_(device), stream_(stream), log_(std::move(log)) {}
+
+void RequestServer::answer(vfio_pci_hooks_slot& slot) noexcept {
+  slot.answer_seq = slot.seq;
+  slot.answer_length = 0;
+  slot.answer_flags = 0;
+  slot.initial_bytes = 0;
+  slot.dirty_bytes = 0;
+  try {
+    const Result<Reply> reply = dispatch(slot);
+    if (reply) {
+      slot.answer = reply->answer;
+      slot.answer_length = static_cast<uint32_t>(reply->length);
+      slot.answer_flags = reply->end ? VFIO_PCI_HOOKS_ANSWER_END : 0;
+      slot.initial_bytes = reply->initial_bytes;
+      return;
+    }
+    slot.answer = -reply.error().code;
+    if (log_) log_(HOOKLINE_LOG_ERROR, "", reply.error().text);
+  } catch (...) {
+    slot.answer = -ENOMEM;
+  }
+}
+
+Result<RequestServer::Reply> RequestServer::dispatch(vfio_pci_hooks_slot& slot) {
+  switch (slot.op) {
+    case VFIO_PCI_HOOKS_REQ_READ:
+      return access(slot, HOOKLINE_OP_READ);
+    case VFIO_PCI_HOOKS_REQ_WRITE:
+      return access(slot, HOOKLINE_OP_WRITE);
+    case VFIO_PCI_HOOKS_REQ_IOCTL:
+      return ioctl(slot, HOOKLINE_OP_IOCTL);
+    case VFIO_PCI_HOOKS_REQ_FEATURE:
+      return ioctl(slot, HOOKLINE_OP_FEATURE);
+    case VFIO_PCI_HOOKS_REQ_SAVE:
+      return save(slot);
+    case VFIO_PCI_HOOKS_REQ_LOAD:
+      return load(slot);
+  }
+  return fail(EOPNOTSUPP, fmt::format("the kernel asks for operation {}, which this hookline does not know: it is older "
+                                      "than the loaded module",
+                                      slot.op));
+}
+
+Result<RequestServer::Reply> RequestServer::access(vfio_pci_hooks_slot& slot, uint32_t op) {
+  hookline_access a{};
+  a.op = op;
+  a.region = slot.index;
+  a.offset = slot.offset;
+  a.length = slot.length;
+  if (a.length > 8) return broken("an access of more than 8 bytes");
+  if (op == HOOKLINE_OP_WRITE) {
+    for (uint32_t i = 0; i < a.length; ++i) a.value |= uint64_t{slot.data[i]} << (8 * i);
+  }
+  const Outcome outcome = device_.access(a);
+  if (outcome.answer < 0) return fail(-outcome.answer, outcome.text);
+  if (op == HOOKLINE_OP_READ && outcome.answer == HOOKLINE_HANDLED) {
+    for (uint32_t i = 0; i < a.length; ++i) slot.data[i] = static_cast<uint8_t>(a.value >> (8 * i));
+    return Reply{.length = a.length};
+  }
+  return Reply{.answer = outcome.answer};
+}
+
+Result<RequestServer::Reply> RequestServer::ioctl(vfio_pci_hooks_slot& slot, uint32_t op) {
+  hookline_ioctl request{};
+  request.op = op;
+  request.number = slot.index;
+  request.data = slot.data;
+  request.length = slot.length;
+  if (request.length > sizeof(slot.data)) return broken("an argument longer than its slot");
+  const bool after = slot.flags & VFIO_PCI_HOOKS_REQ_AFTER;
+  if (after) {
+    request.flags = HOOKLINE_IOCTL_AFTER;
+    request.result = slot.answer;
+  }
+  const Outcome outcome = device_.ioctl(request);
+  if (outcome.answer < 0) return fail(-outcome.answer, outcome.text);
+  if (outcome.answer != HOOKLINE_HANDLED) return Reply{.answer = outcome.answer};
+  if (after && request.result < 0) return Reply{.answer = request.result};
+  return Reply{.length = request.length};
+}
+
+Result<RequestServer::Reply> RequestServer::save(const vfio_pci_hooks_slot& slot) {
+  if (slot.flags & VFIO_PCI_HOOKS_REQ_BEGIN) {
+    saver_.reset();
+    Result<DeviceStateSaver> saver = DeviceStateSaver::begin(device_);
+    if (!saver) return fail(saver.error());
+    saver_ = std::move(*saver);
+  }
+  if (!saver_) return fail(EIO, "the worker that began this stream is gone: begin the migration again");
+  const SavePhase phase = slot.index == VFIO_PCI_HOOKS_PHASE_PRE_COPY ? SavePhase::pre_copy : SavePhase::stop_copy;
+  const Result<size_t> filled = saver_->fill(stream_, phase);
+  if (!filled) return fail(filled.error());
+  return Reply{.length = *filled,
+               .end = saver_->finished(phase),
+               .initial_bytes = phase == SavePhase::pre_copy ? saver_->pending() : 0};
+}
+
+Result<RequestServer::Reply> RequestServer::load(const vfio_pci_hooks_slot& slot) {
+  if (slot.flags & VFIO_PCI_HOOKS_REQ_BEGIN) loader_ = std::make_unique<DeviceStateLoader>(device_);
+  if (!loader_) return fail(EIO, "the worker that began this stream is gone: begin the migration again");
+  if (slot.length > stream_.size()) return broken("more bytes than the stream buffer has");
+  if (const Result<void> ok = loader_->write(stream_.first(slot.length)); !ok) return fail(ok.error());
+  return Reply{.end = loader_->complete()};
+}
+
+void RequestServer::event(const vfio_pci_hooks_next& next) noexcept {
+  if (next.event == VFIO_PCI_HOOKS_EVENT_RESET) {
+    saver_.reset();
+    loader_.reset();
+  }
+  if (next.lost && log_) {
+    try {
+      log_(HOOKLINE_LOG_WARNING, "", fmt::format("{} events came too fast and are lost", next.lost));
+    } catch (...) {
+      // A line is lost for want of memory.
+    }
+  }
+  device_.event({next.event, next.from, next.to, 0});
+}
+
+Result<ServeEnd> serve(Session& session, OpenDevice& device, const ServeOptions& options) {
+  RequestServer server(device, session.stream(), options.log);
+  int answered = VFIO_PCI_HOOKS_NO_SLOT;
+
+  const auto end_of = [](const Error& error) -> std::optional<ServeEnd> {
+    switch (error.code) {
+      case ESHUTDOWN:
+        return ServeEnd::closed;
+      case ECANCELED:
+        return ServeEnd::revoked;
+      case ENODEV:
+        return ServeEnd::gone;
+    }
+    return std::nullopt;
+  };
+
+  if (const Result<DeviceStateSaver> probe = DeviceStateSaver::begin(device); probe) {
+    const Result<void> told = device.behind().set_sizes(probe->pending(), device.chain().max_state());
+    if (!told) {
+      if (const auto end = end_of(told.error())) return *end;
+      return fail(told.error());
+    }
+  }
+
+  for (;;) {
+    const bool stop = options.should_stop && options.should_stop();
+    const Result<vfio_pci_hooks_next> next = session.next(answered, stop ? 0 : options.idle_ms);
+    const bool had_answer = std::exchange(answered, VFIO_PCI_HOOKS_NO_SLOT) != VFIO_PCI_HOOKS_NO_SLOT;
+    if (!next) {
+      if (const auto end = end_of(next.error())) return *end;
+      if (stop) return ServeEnd::stopped;
+      const int code = next.error().code;
+      if (code == ETIME || code == EINTR) continue;
+      // Nobody waits for this answer any more: a reset or the end of its thread came first.
+      if (code == EINVAL && had_answer) continue;
+      return fail(next.error());
+    }
+    if (next->what == VFIO_PCI_HOOKS_NEXT_EVENT) {
+      server.event(*next);
+    } else if (stop) {
+      // Not begun: it waits for the next worker.
+      return ServeEnd::stopped;
+    } else {
+      server.answer(session.slot(static_cast<uint32_t>(next->slot)));
+      answered = next->slot;
+    }
+  }
+}
+
+}  // namespace hookline
