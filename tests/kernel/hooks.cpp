@@ -1,0 +1,345 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tests/kernel/hooks.hpp"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <fstream>
+#include <new>
+#include <system_error>
+#include <thread>
+
+namespace hookline::kernel_test {
+namespace {
+
+constexpr const char* kControl = "/dev/vfio-pci-hooks";
+
+[[noreturn]] void raise(const std::string& what) { throw std::system_error(errno, std::generic_category(), what); }
+
+vfio_pci_hooks_program program(const std::vector<vfio_pci_hooks_step>& steps) {
+  return {static_cast<uint32_t>(steps.size()), 0, reinterpret_cast<uintptr_t>(steps.data())};
+}
+
+// ---- in the worker process
+
+struct Session {
+  int fd = -1;
+  vfio_pci_hooks_slot* slots = nullptr;
+  uint8_t* shadow = nullptr;
+  uint8_t* stream = nullptr;
+};
+
+bool all_zero(const uint8_t* bytes, size_t size) {
+  return std::all_of(bytes, bytes + size, [](uint8_t byte) { return byte == 0; });
+}
+
+int region_rw(int session, uint32_t region, uint64_t offset, void* data, uint32_t length) {
+  vfio_pci_hooks_rw rw{};
+  rw.argsz = sizeof rw;
+  rw.region = region;
+  rw.offset = offset;
+  rw.data = reinterpret_cast<uintptr_t>(data);
+  rw.length = length;
+  return ::ioctl(session, VFIO_PCI_HOOKS_REGION_RW, &rw) == 0 ? 0 : errno;
+}
+
+int iova_rw(int session, uint64_t iova, void* data, uint32_t length, bool write) {
+  vfio_pci_hooks_rw rw{};
+  rw.argsz = sizeof rw;
+  rw.flags = write ? VFIO_PCI_HOOKS_RW_WRITE : 0;
+  rw.offset = iova;
+  rw.data = reinterpret_cast<uintptr_t>(data);
+  rw.length = length;
+  return ::ioctl(session, VFIO_PCI_HOOKS_IOVA_RW, &rw) == 0 ? 0 : errno;
+}
+
+class Server {
+ public:
+  Server(int channel, Board& board) : channel_(channel), board_(board) {}
+
+  [[noreturn]] void run() {
+    for (;;) {
+      vfio_pci_hooks_wait_open open{};
+      open.argsz = sizeof open;
+      if (::ioctl(channel_, VFIO_PCI_HOOKS_WAIT_OPEN, &open) != 0) ::_exit(errno == ENODEV ? 0 : 1);
+      begin(open);
+      serve();
+      old_ = session_.fd;
+    }
+  }
+
+ private:
+  void begin(const vfio_pci_hooks_wait_open& open) {
+    session_.fd = open.fd;
+    const auto map = [&](size_t size, uint64_t offset) {
+      void* at = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, open.fd, static_cast<off_t>(offset));
+      if (at == MAP_FAILED) ::_exit(2);
+      return static_cast<uint8_t*>(at);
+    };
+    const size_t slots = VFIO_PCI_HOOKS_SLOTS * sizeof(vfio_pci_hooks_slot);
+    auto* raw = map(slots, VFIO_PCI_HOOKS_MMAP_SLOTS);
+    session_.slots = reinterpret_cast<vfio_pci_hooks_slot*>(raw);
+    session_.shadow = map(4096, VFIO_PCI_HOOKS_MMAP_SHADOW);
+    session_.stream = map(VFIO_PCI_HOOKS_STREAM_SIZE, VFIO_PCI_HOOKS_MMAP_STREAM);
+    board_.pages_were_zero = all_zero(raw, slots) && all_zero(session_.shadow, 4096) &&
+                             all_zero(session_.stream, VFIO_PCI_HOOKS_STREAM_SIZE);
+    std::memcpy(&word_, session_.shadow, sizeof word_);
+    board_.shadow_word = word_;
+    board_.session_was_again = (open.flags & VFIO_PCI_HOOKS_SESSION_AGAIN) != 0;
+    if (old_ >= 0) {
+      uint32_t value = 0;
+      board_.old_session_rw = region_rw(old_, 0, 8, &value, 4);
+      ::close(old_);
+    }
+    vfio_pci_hooks_sizes sizes{};
+    sizes.argsz = sizeof sizes;
+    sizes.initial_bytes = Worker::kPreCopyBytes;
+    sizes.stop_copy_bytes = board_.state_bytes;
+    ::ioctl(session_.fd, VFIO_PCI_HOOKS_SET_SIZES, &sizes);
+    ++board_.sessions;
+  }
+
+  void serve() {
+    vfio_pci_hooks_next next{};
+    next.argsz = sizeof next;
+    next.timeout_ms = -1;
+    next.answered = VFIO_PCI_HOOKS_NO_SLOT;
+    for (;;) {
+      if (::ioctl(session_.fd, VFIO_PCI_HOOKS_NEXT, &next) != 0) {
+        if (errno == EINTR) {
+          next.answered = VFIO_PCI_HOOKS_NO_SLOT;
+          continue;
+        }
+        return;
+      }
+      next.answered = VFIO_PCI_HOOKS_NO_SLOT;
+      if (next.what == VFIO_PCI_HOOKS_NEXT_EVENT) {
+        event(next);
+      } else {
+        answer(session_.slots[next.slot]);
+        next.answered = next.slot;
+      }
+    }
+  }
+
+  void event(const vfio_pci_hooks_next& next) {
+    if (next.event == VFIO_PCI_HOOKS_EVENT_RESET) ++board_.resets;
+    if (next.event != VFIO_PCI_HOOKS_EVENT_STATE) return;
+    const uint32_t at = board_.nr_states;
+    if (at < board_.states.size()) board_.states[at] = next.to;
+    board_.nr_states = at + 1;
+  }
+
+  void answer(vfio_pci_hooks_slot& slot) {
+    if (board_.die_at == slot.op) ::raise(SIGKILL);
+    if (board_.hang_at == slot.op) ::raise(SIGSTOP);
+    slot.answer_seq = slot.seq;
+    slot.answer = 0;
+    slot.answer_length = 0;
+    slot.answer_flags = 0;
+    slot.initial_bytes = slot.dirty_bytes = 0;
+    switch (slot.op) {
+      case VFIO_PCI_HOOKS_REQ_READ: return read(slot);
+      case VFIO_PCI_HOOKS_REQ_WRITE: return write(slot);
+      case VFIO_PCI_HOOKS_REQ_SAVE: return save(slot);
+      case VFIO_PCI_HOOKS_REQ_LOAD: return load(slot);
+      default: slot.answer = VFIO_PCI_HOOKS_PASS;
+    }
+  }
+
+  void read(vfio_pci_hooks_slot& slot) {
+    ++board_.reads;
+    board_.last_offset = slot.offset;
+    board_.last_length = slot.length;
+    if (const uint64_t iova = board_.probe_iova) {
+      uint64_t value = 0;
+      board_.iova_read = iova_rw(session_.fd, iova, &value, sizeof value, false);
+      board_.iova_value = value;
+      ++value;
+      board_.iova_write = iova_rw(session_.fd, iova, &value, sizeof value, true);
+    }
+    slot.answer = board_.read_answer;
+    slot.answer_length = slot.length;
+    const uint64_t value = board_.read_value;
+    std::memcpy(slot.data, &value, slot.length);
+  }
+
+  void write(vfio_pci_hooks_slot& slot) {
+    ++board_.writes;
+    board_.last_offset = slot.offset;
+    board_.last_length = slot.length;
+    uint64_t value = 0;
+    std::memcpy(&value, slot.data, slot.length);
+    board_.last_value = value;
+    word_ = static_cast<uint32_t>(value);
+    std::memcpy(session_.shadow, &word_, sizeof word_);
+    slot.answer = board_.write_answer;
+  }
+
+  void save(vfio_pci_hooks_slot& slot) {
+    ++board_.saves;
+    if (const int32_t error = board_.save_error) {
+      slot.answer = error;
+      return;
+    }
+    if (slot.flags & VFIO_PCI_HOOKS_REQ_BEGIN) saved_ = 0;
+    const uint64_t end = slot.index == VFIO_PCI_HOOKS_PHASE_PRE_COPY ? Worker::kPreCopyBytes : board_.state_bytes.load();
+    const uint64_t length = std::min<uint64_t>(end - std::min(end, saved_), VFIO_PCI_HOOKS_STREAM_SIZE);
+    for (uint64_t i = 0; i < length; ++i) session_.stream[i] = pattern(saved_ + i);
+    saved_ += length;
+    slot.answer_length = static_cast<uint32_t>(length);
+    if (saved_ >= end) slot.answer_flags = VFIO_PCI_HOOKS_ANSWER_END;
+  }
+
+  void load(vfio_pci_hooks_slot& slot) {
+    ++board_.loads;
+    if (slot.flags & VFIO_PCI_HOOKS_REQ_BEGIN) {
+      loaded_ = 0;
+      board_.load_matches = true;
+    }
+    for (uint32_t i = 0; i < slot.length; ++i)
+      if (session_.stream[i] != pattern(loaded_ + i)) board_.load_matches = false;
+    loaded_ += slot.length;
+    board_.loaded_bytes = loaded_;
+    slot.answer = board_.load_error;
+    if (slot.answer == 0 && loaded_ >= board_.state_bytes) slot.answer_flags = VFIO_PCI_HOOKS_ANSWER_END;
+  }
+
+  int channel_;
+  Board& board_;
+  Session session_;
+  int old_ = -1;
+  uint32_t word_ = 0;
+  uint64_t saved_ = 0, loaded_ = 0;
+};
+
+}  // namespace
+
+vfio_pci_hooks_address parse_address(const std::string& address) {
+  unsigned domain = 0, bus = 0, slot = 0, function = 0;
+  if (std::sscanf(address.c_str(), "%x:%x:%x.%u", &domain, &bus, &slot, &function) != 4)
+    throw std::invalid_argument("no PCI address: " + address);
+  return {domain, static_cast<uint8_t>(bus), static_cast<uint8_t>(slot << 3 | function), 0};
+}
+
+Control::Control() : fd_(::open(kControl, O_RDWR | O_CLOEXEC)) {
+  if (fd_ < 0) raise(kControl);
+}
+Control::~Control() { ::close(fd_); }
+
+int Control::define(const Definition& definition) const {
+  std::vector<vfio_pci_hooks_handler> handlers(definition.handlers.size());
+  for (size_t i = 0; i < handlers.size(); ++i)
+    std::strncpy(handlers[i].name, definition.handlers[i].c_str(), sizeof handlers[i].name - 1);
+  vfio_pci_hooks_define define{};
+  define.argsz = sizeof define;
+  define.flags = definition.flags;
+  define.address = parse_address(definition.address);
+  define.vendor = definition.vendor;
+  define.device = definition.device;
+  define.guest_memory = definition.guest_memory;
+  define.access_limit_ms = definition.access_limit_ms;
+  define.state_limit_ms = definition.state_limit_ms;
+  define.shadow_size = definition.shadow_size;
+  define.nr_handlers = static_cast<uint32_t>(handlers.size());
+  define.handlers = reinterpret_cast<uintptr_t>(handlers.data());
+  define.nr_ranges = static_cast<uint32_t>(definition.ranges.size());
+  define.ranges = reinterpret_cast<uintptr_t>(definition.ranges.data());
+  define.max_state = definition.flags & VFIO_PCI_HOOKS_DEFINE_MIGRATION ? definition.max_state : 0;
+  define.stop = program(definition.stop);
+  define.start = program(definition.start);
+  define.reset = program(definition.reset);
+  return ::ioctl(fd_, VFIO_PCI_HOOKS_DEFINE, &define) == 0 ? 0 : errno;
+}
+
+int Control::undefine(const std::string& address) const {
+  vfio_pci_hooks_undefine undefine{};
+  undefine.argsz = sizeof undefine;
+  undefine.address = parse_address(address);
+  return ::ioctl(fd_, VFIO_PCI_HOOKS_UNDEFINE, &undefine) == 0 ? 0 : errno;
+}
+
+int Control::attach(const std::string& address) const {
+  vfio_pci_hooks_attach attach{};
+  attach.argsz = sizeof attach;
+  attach.address = parse_address(address);
+  return ::ioctl(fd_, VFIO_PCI_HOOKS_ATTACH, &attach) == 0 ? attach.fd : -errno;
+}
+
+vfio_pci_hooks_status Control::status(const std::string& address) const {
+  vfio_pci_hooks_status status{};
+  status.argsz = sizeof status;
+  status.address = parse_address(address);
+  if (::ioctl(fd_, VFIO_PCI_HOOKS_GET_STATUS, &status) != 0) raise("GET_STATUS " + address);
+  return status;
+}
+
+Worker::Worker(const std::string& address, Board& board) {
+  int ready[2];
+  if (::pipe2(ready, O_CLOEXEC) != 0) raise("pipe");
+  pid_ = ::fork();
+  if (pid_ < 0) raise("fork");
+  if (pid_ == 0) {
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    // Else it would hold open the device that the test closes.
+    ::dup2(ready[1], 3);
+    ::close_range(4, ~0u, 0);
+    const Control control;
+    int channel = control.attach(address);
+    // The worker before this one may still be on its way out.
+    for (int tries = 0; channel == -EBUSY && tries < 200; ++tries) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+      channel = control.attach(address);
+    }
+    if (channel < 0) ::_exit(3);
+    if (::write(3, "", 1) != 1) ::_exit(4);
+    ::close(3);
+    Server(channel, board).run();
+  }
+  ::close(ready[1]);
+  char byte;
+  const bool attached = ::read(ready[0], &byte, 1) == 1;
+  ::close(ready[0]);
+  if (!attached) {
+    kill();
+    throw std::runtime_error("the worker could not attach to " + address);
+  }
+}
+
+Worker::~Worker() { kill(); }
+
+void Worker::signal(int number) { ::kill(pid_, number); }
+
+void Worker::kill() {
+  if (pid_ <= 0) return;
+  ::kill(pid_, SIGKILL);
+  ::waitpid(pid_, nullptr, 0);
+  pid_ = -1;
+}
+
+bool Worker::is_stopped() const {
+  std::ifstream file("/proc/" + std::to_string(pid_) + "/stat");
+  std::string pid, name, state;
+  return file >> pid >> name >> state && state == "T";
+}
+
+void UnmapBoard::operator()(Board* board) const { ::munmap(board, sizeof *board); }
+
+SharedBoard shared_board() {
+  void* at = ::mmap(nullptr, sizeof(Board), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  if (at == MAP_FAILED) raise("mmap");
+  return SharedBoard(new (at) Board);
+}
+
+uint8_t pattern(uint64_t position) { return static_cast<uint8_t>(position ^ (position >> 8) * 31 ^ (position >> 16) * 7); }
+
+}  // namespace hookline::kernel_test

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The uAPI of vfio-pci-hooks as kernel tests use it: definitions, and a worker process whose behaviour the test steers. It
+// stands on linux/vfio_pci_hooks.h alone, so that what is tested is the module and not the library over it.
+//
+// Thread rule: one thread. Errors: calls return 0 or a positive errno; what must not fail in a test throws.
+#pragma once
+
+#include <linux/vfio_pci_hooks.h>
+#include <sys/types.h>
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace hookline::kernel_test {
+
+vfio_pci_hooks_address parse_address(const std::string& address);
+
+struct Definition {
+  std::string address;
+  uint32_t flags = 0;  ///< VFIO_PCI_HOOKS_DEFINE_*
+  uint16_t vendor = 0x8086, device = 0x10ca;
+  uint32_t guest_memory = VFIO_PCI_HOOKS_MEMORY_NONE;
+  uint32_t access_limit_ms = 200, state_limit_ms = 200;
+  uint32_t shadow_size = 4096;
+  uint64_t max_state = 16 << 20;
+  std::vector<std::string> handlers = {VFIO_PCI_HOOKS_CHANNEL_NAME};
+  std::vector<vfio_pci_hooks_range> ranges = {};
+  std::vector<vfio_pci_hooks_step> stop = {}, start = {}, reset = {};
+};
+
+class Control {
+ public:
+  Control();
+  ~Control();
+  int define(const Definition& definition) const;
+  int undefine(const std::string& address) const;
+  /// The channel's descriptor, or a negative errno.
+  int attach(const std::string& address) const;
+  /// Throws without a definition and without a driver.
+  vfio_pci_hooks_status status(const std::string& address) const;
+  int fd() const { return fd_; }
+
+ private:
+  int fd_;
+};
+
+/// What test and worker process tell each other.
+struct Board {
+  // Set by the test.
+  std::atomic<int32_t> read_answer{VFIO_PCI_HOOKS_HANDLED};  ///< HANDLED, PASS or -errno
+  std::atomic<int32_t> write_answer{VFIO_PCI_HOOKS_PASS};
+  std::atomic<uint64_t> read_value{0x600d600d600d600d};
+  std::atomic<uint32_t> state_bytes{100000};
+  std::atomic<int32_t> save_error{0}, load_error{0};  ///< -errno
+  std::atomic<uint32_t> die_at{0}, hang_at{0};         ///< VFIO_PCI_HOOKS_REQ_*; a hanging worker stops itself
+  std::atomic<uint64_t> probe_iova{0};                 ///< not 0: each trapped read first tries guest memory there
+  // Counted and seen by the worker.
+  std::atomic<uint64_t> reads{0}, writes{0}, saves{0}, loads{0}, sessions{0}, resets{0};
+  std::atomic<uint64_t> last_offset{0}, last_value{0};
+  std::atomic<uint32_t> last_length{0};
+  std::atomic<uint64_t> loaded_bytes{0};
+  std::atomic<bool> load_matches{false};
+  std::atomic<int32_t> iova_read{0}, iova_write{0};  ///< errno
+  std::atomic<uint64_t> iova_value{0};
+  std::atomic<bool> pages_were_zero{true};    ///< slots, shadow and stream when the last session began
+  std::atomic<bool> session_was_again{false};
+  std::atomic<uint32_t> shadow_word{0};       ///< first of the shadow when the last session began
+  std::atomic<int32_t> old_session_rw{0};     ///< errno of a register access through the session before
+  std::atomic<uint32_t> nr_states{0};
+  std::array<std::atomic<uint32_t>, 64> states{};  ///< where each EVENT_STATE went to
+};
+
+/// A process that attaches and serves open after open. It answers reads as the board says, keeps the last written value in
+/// the first word of its shadow, and as its state gives a pattern of state_bytes bytes that it checks when it loads.
+class Worker {
+ public:
+  static constexpr uint32_t kPreCopyBytes = 16;
+
+  /// Returns when the worker is attached. `board` must be shared_board()'s.
+  Worker(const std::string& address, Board& board);
+  ~Worker();
+  Worker(const Worker&) = delete;
+  Worker& operator=(const Worker&) = delete;
+
+  void signal(int number);
+  /// SIGKILL, and waits until the process is gone.
+  void kill();
+  bool is_stopped() const;
+  pid_t pid() const { return pid_; }
+
+ private:
+  pid_t pid_;
+};
+
+struct UnmapBoard {
+  void operator()(Board* board) const;
+};
+using SharedBoard = std::unique_ptr<Board, UnmapBoard>;
+SharedBoard shared_board();
+
+/// The byte at this position of the worker's state.
+uint8_t pattern(uint64_t position);
+
+}  // namespace hookline::kernel_test
