@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: Apache-2.0
+find_package(PkgConfig REQUIRED)
+find_package(spdlog REQUIRED)
+pkg_check_modules(netlink REQUIRED IMPORTED_TARGET libnl-route-3.0 libnl-3.0)
+pkg_check_modules(systemd REQUIRED IMPORTED_TARGET libsystemd)
+pkg_check_modules(seccomp REQUIRED IMPORTED_TARGET libseccomp)
+
+# What `hookline` does with devices: binding, supervisor, worker, save and restore.
+add_library(hookline_live STATIC
+  child_process.cpp
+  device_chain.cpp
+  device_record.cpp
+  files.cpp
+  linux_host.cpp
+  pf_netlink.cpp
+  plan.cpp
+  planner.cpp
+  run_state.cpp
+  sandbox.cpp
+  service_control.cpp
+  sysfs.cpp
+  worker_link.cpp)
+target_link_libraries(hookline_live PUBLIC hookline_loader nlohmann_json::nlohmann_json PkgConfig::netlink
+  PRIVATE fmt::fmt spdlog::spdlog PkgConfig::systemd PkgConfig::seccomp)
