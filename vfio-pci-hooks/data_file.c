@@ -241,7 +241,9 @@ static void vph_load_scrub(struct vph_data_file *file)
 	if (vph_session_enter(session))
 		return;
 	down_write(&session->hdev->core.memory_lock);
+	mutex_lock(&session->hdev->open_lock);
 	vph_program_run_reset(session->hdev);
+	mutex_unlock(&session->hdev->open_lock);
 	up_write(&session->hdev->core.memory_lock);
 	vph_session_leave(session);
 }

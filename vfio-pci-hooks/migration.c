@@ -38,8 +38,22 @@ static void vph_enter_state(struct vph_device *hdev, enum vfio_device_mig_state 
 
 /* ------------------------------------------------------------------------ arcs */
 
+/* A device that its guest has put to sleep is stopped, and has no registers. */
+static bool vph_is_asleep(struct vph_device *hdev)
+{
+	bool asleep;
+
+	down_read(&hdev->core.memory_lock);
+	asleep = hdev->core.pdev->current_state != PCI_D0;
+	up_read(&hdev->core.memory_lock);
+	return asleep;
+}
+
 static struct file *vph_stop(struct vph_device *hdev)
 {
+	hdev->mig.asleep = vph_is_asleep(hdev);
+	if (hdev->mig.asleep)
+		return NULL;
 	return ERR_PTR(vph_program_run(hdev, "stop", hdev->def->stop));
 }
 
@@ -48,6 +62,8 @@ static struct file *vph_start(struct vph_device *hdev)
 	struct vph_migration *mig = &hdev->mig;
 	int ret;
 
+	if (mig->asleep && !mig->start_once)
+		return NULL;
 	ret = vph_program_run(hdev, "start", mig->start_once ?: hdev->def->start);
 	if (!ret)
 		vph_drop_start_once(mig);

@@ -217,6 +217,7 @@ void vph_program_run_reset(struct vph_device *hdev)
 	unsigned int i;
 	u16 command;
 
+	lockdep_assert_held(&hdev->open_lock);
 	if (!program)
 		return;
 

@@ -87,18 +87,20 @@ static int vph_open_device(struct vfio_device *core_vdev)
 	ret = vph_map_bars(hdev);
 	if (ret)
 		goto out_disable;
-	/* The reset that enabling has done came before the BARs were mapped. */
-	vph_program_run_reset(hdev);
-
 	ret = vph_chain_open(hdev);
 	if (ret)
 		goto out_disable;
+
+	mutex_lock(&hdev->open_lock);
+	WRITE_ONCE(hdev->open, true);
+	/* The reset that enabling has done came before the BARs were mapped. */
+	vph_program_run_reset(hdev);
+	mutex_unlock(&hdev->open_lock);
 
 	vfio_pci_core_finish_enable(&hdev->core);
 	vph_migration_open(hdev);
 	if (hdev->channel)
 		vph_channel_open(hdev->channel, hdev);
-	WRITE_ONCE(hdev->open, true);
 	return 0;
 
 out_disable:
@@ -110,7 +112,10 @@ static void vph_close_device(struct vfio_device *core_vdev)
 {
 	struct vph_device *hdev = vph_device(core_vdev);
 
+	/* A reset that comes from elsewhere no longer finds BARs or handlers. */
+	mutex_lock(&hdev->open_lock);
 	WRITE_ONCE(hdev->open, false);
+	mutex_unlock(&hdev->open_lock);
 	/* From here on the worker touches nothing, and no request is waited for. */
 	if (hdev->channel)
 		vph_channel_close(hdev->channel);
@@ -123,6 +128,7 @@ static int vph_init_dev(struct vfio_device *core_vdev)
 {
 	struct vph_device *hdev = vph_device(core_vdev);
 
+	mutex_init(&hdev->open_lock);
 	vph_migration_init(hdev);
 	return vfio_pci_core_init_dev(core_vdev);
 }
@@ -133,6 +139,7 @@ static void vph_release_dev(struct vfio_device *core_vdev)
 
 	vph_chain_exit(hdev);
 	vph_migration_exit(hdev);
+	mutex_destroy(&hdev->open_lock);
 	if (hdev->channel)
 		vph_channel_put(hdev->channel);
 	if (hdev->def)
@@ -222,7 +229,7 @@ static int vph_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 		goto out_put_vdev;
 
 	if (def) {
-		/* A device in use by a chain keeps the module, open or not. */
+		/* A chain that is bound keeps the module, open or not. */
 		__module_get(THIS_MODULE);
 		pci_info(pdev, "handlers: %u, trapped BARs: %s, migration: %s\n", hdev->nr_links,
 			 str_yes_no(hdev->bars_trapped), str_yes_no(vph_owns_migration(hdev)));
@@ -263,9 +270,16 @@ static void vph_remove(struct pci_dev *pdev)
 /* The device was reset, or is so by its reset program alone. */
 void vph_reset_done(struct vph_device *hdev)
 {
+	mutex_lock(&hdev->open_lock);
+	if (!hdev->open) {
+		mutex_unlock(&hdev->open_lock);
+		return;
+	}
 	atomic64_inc(&hdev->resets);
 	vph_program_run_reset(hdev);
 	vph_chain_reset(hdev);
+	mutex_unlock(&hdev->open_lock);
+
 	if (hdev->channel)
 		vph_channel_reset(hdev->channel);
 	vph_migration_reset_done(hdev);
@@ -279,7 +293,7 @@ static void vph_pci_reset_done(struct pci_dev *pdev)
 {
 	struct vph_device *hdev = vph_drvdata(pdev);
 
-	if (hdev->def && READ_ONCE(hdev->open))
+	if (hdev->def)
 		vph_reset_done(hdev);
 }
 

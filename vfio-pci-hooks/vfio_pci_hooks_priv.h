@@ -13,6 +13,7 @@
  *					its mappings. write: the moment the session dies
  *	        vph_migration.state_mutex	state, data files, programs
  *	          core.memory_lock (of vfio-pci-core)
+ *	            vph_device.open_lock	a reset against open and close; never held across waits
  *	            vph_migration.reset_lock	deferred reset
  *	            vph_channel.lock	session, requests, events, shadow. Never held across user
  *					copies or waits, so that reset_done may take it
@@ -126,6 +127,7 @@ struct vph_migration {
 	struct vph_data_file *saving;
 	struct vph_data_file *loading;
 	struct vph_program *start_once;
+	bool asleep;			/* stopped where programs could not run, in D3 */
 	u32 saved[VFIO_PCI_HOOKS_SAVED];
 };
 
@@ -140,7 +142,8 @@ struct vph_device {
 	u8 ioctls[32];			/* per ioctl above VFIO_BASE: links that want it */
 	u8 device_features[32];
 	struct vph_migration mig;
-	bool open;			/* written under dev_set->lock */
+	struct mutex open_lock;		/* open; reset program and reset callbacks */
+	bool open;			/* may be read without the lock for a hint */
 	atomic64_t resets;
 };
 

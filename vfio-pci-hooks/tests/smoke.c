@@ -397,6 +397,9 @@ static int worker_session(struct worker *w)
 		if (s->op <= VFIO_PCI_HOOKS_REQ_WRITE && w->misbehave == HANG_ON_ACCESS) {
 			while (w->misbehave == HANG_ON_ACCESS)
 				usleep(1000);
+			/* Its mappings are gone: touching them would be a SIGBUS. */
+			next.answered = next.slot;
+			continue;
 		}
 		worker_request(w, s);
 		next.answered = next.slot;
@@ -731,6 +734,7 @@ static void test_worker_access(const char *bdf)
 
 	client_close(&c);
 	CHECK(faults(bar) && faults(slots));
+	rw.offset = 0;
 	CHECK(ioctl(wait.fd, VFIO_PCI_HOOKS_REGION_RW, &rw) && errno == ESHUTDOWN);
 	CHECK(ioctl(wait.fd, VFIO_PCI_HOOKS_NEXT, &next) && errno == ESHUTDOWN);
 	CHECK(mmap(NULL, PAGE, PROT_READ, MAP_SHARED, wait.fd, VFIO_PCI_HOOKS_MMAP_SLOTS) ==
@@ -745,6 +749,7 @@ static void test_worker_access(const char *bdf)
 	munmap(slots, PAGE);
 	munmap(memory, 2 * PAGE);
 	close(wait.fd);
+	signal(SIGBUS, SIG_DFL);
 }
 
 static void test_faults(const char *bdf)

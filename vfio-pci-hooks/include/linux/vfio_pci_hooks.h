@@ -87,15 +87,15 @@ struct vfio_pci_hooks_call {
  * @close: the device is being closed; called for each successful open
  * @reset: the device was reset. Must neither wait nor touch the device
  *	   through the functions below: vfio-pci's memory_lock may be held.
- * @state: the migration state has changed
+ * @state: the migration state has changed; rules as for @reset, which may be why
  * @read: read in one of its ranges
  * @write: write in one of its ranges
  * @ioctl: one of its ioctls
  * @device_feature: one of its device features
  *
- * All but @reset run in process context and may sleep. @open and @close hold the
- * device set's lock, @state the state lock. read, write, ioctl and
- * device_feature hold no lock and run concurrently.
+ * All run in process context. @open and @close hold the device set's lock. read,
+ * write, ioctl and device_feature hold no lock, run concurrently, and may sleep. In
+ * an access to config space that the worker asks for, page faults are off.
  */
 struct vfio_pci_hooks_ops {
 	size_t size;
