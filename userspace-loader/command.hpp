@@ -43,5 +43,11 @@ struct CommandLine {
 void add_check(CLI::App& app, CommandLine& line);
 void add_plugins(CLI::App& app, CommandLine& line);
 void add_describe(CLI::App& app, CommandLine& line);
+void add_apply(CLI::App& app, CommandLine& line);
+void add_detach(CLI::App& app, CommandLine& line);
+void add_status(CLI::App& app, CommandLine& line);
+void add_run(CLI::App& app, CommandLine& line);
+void add_save(CLI::App& app, CommandLine& line);
+void add_restore(CLI::App& app, CommandLine& line);
 
 }  // namespace hookline::loader

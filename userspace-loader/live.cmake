@@ -8,17 +8,30 @@ pkg_check_modules(seccomp REQUIRED IMPORTED_TARGET libseccomp)
 # What `hookline` does with devices: binding, supervisor, worker, save and restore.
 add_library(hookline_live STATIC
   child_process.cpp
+  cmd_apply.cpp
+  cmd_detach.cpp
+  cmd_run.cpp
+  cmd_save.cpp
+  cmd_status.cpp
   device_chain.cpp
+  device_log.cpp
   device_record.cpp
+  device_status.cpp
   files.cpp
   linux_host.cpp
   pf_netlink.cpp
   plan.cpp
+  plan_report.cpp
   planner.cpp
+  progress.cpp
   run_state.cpp
   sandbox.cpp
   service_control.cpp
+  supervisor.cpp
   sysfs.cpp
+  table.cpp
+  vfio_client.cpp
+  worker.cpp
   worker_link.cpp)
 target_link_libraries(hookline_live PUBLIC hookline_loader nlohmann_json::nlohmann_json PkgConfig::netlink
-  PRIVATE fmt::fmt spdlog::spdlog PkgConfig::systemd PkgConfig::seccomp)
+  PRIVATE fmt::fmt CLI11::CLI11 spdlog::spdlog PkgConfig::systemd PkgConfig::seccomp)

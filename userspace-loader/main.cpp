@@ -40,6 +40,12 @@ int main(int argc, char** argv) {
   add_check(app, line);
   add_plugins(app, line);
   add_describe(app, line);
+  add_apply(app, line);
+  add_detach(app, line);
+  add_status(app, line);
+  add_run(app, line);
+  add_save(app, line);
+  add_restore(app, line);
 
   try {
     app.parse(argc, argv);
