@@ -195,6 +195,22 @@ void vph_migration_reset_done(struct vph_device *hdev)
 
 /* ------------------------------------------------------------------- operations */
 
+/*
+ * vfio_mig_get_next_state() without the arcs that lead nowhere: for those, kernels
+ * before 6.12.107 never return.
+ */
+static int vph_next_state(struct vfio_device *core_vdev, enum vfio_device_mig_state from,
+			  enum vfio_device_mig_state to, enum vfio_device_mig_state *next)
+{
+	/* Only a reset leads out. */
+	if (from == VFIO_DEVICE_STATE_ERROR)
+		return -EIO;
+	if (from == VFIO_DEVICE_STATE_STOP_COPY &&
+	    (to == VFIO_DEVICE_STATE_PRE_COPY || to == VFIO_DEVICE_STATE_PRE_COPY_P2P))
+		return -EINVAL;
+	return vfio_mig_get_next_state(core_vdev, from, to, next);
+}
+
 static struct file *vph_set_state(struct vfio_device *core_vdev, enum vfio_device_mig_state to)
 {
 	struct vph_device *hdev = vph_device(core_vdev);
@@ -210,12 +226,7 @@ static struct file *vph_set_state(struct vfio_device *core_vdev, enum vfio_devic
 	while (to != mig->state) {
 		enum vfio_device_mig_state from = mig->state;
 
-		/* Only a reset leads out. */
-		if (from == VFIO_DEVICE_STATE_ERROR) {
-			res = ERR_PTR(-EIO);
-			break;
-		}
-		ret = vfio_mig_get_next_state(core_vdev, from, to, &next);
+		ret = vph_next_state(core_vdev, from, to, &next);
 		if (ret) {
 			res = ERR_PTR(ret);
 			break;

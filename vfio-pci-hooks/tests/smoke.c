@@ -3,7 +3,7 @@
  * Smoke test of vfio-pci-hooks with two functions of one kind: a VFIO client on a
  * type 1 container, and workers, in one process. Run by tests/smoke.
  *
- *	smoke ADDRESS ADDRESS		for example 0000:01:10.0 0000:01:10.2
+ *	smoke ADDRESS ADDRESS [SECONDS]		for example 0000:01:10.0 0000:01:10.2
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -360,6 +360,16 @@ static void worker_request(struct worker *w, struct vfio_pci_hooks_slot *s)
 	}
 }
 
+static __thread sigjmp_buf bus_error;
+static __thread bool bus_error_expected;
+
+static void on_bus_error(int signal)
+{
+	if (!bus_error_expected)
+		_exit(3);
+	siglongjmp(bus_error, 1);
+}
+
 static int worker_session(struct worker *w)
 {
 	struct vfio_pci_hooks_next next = {
@@ -424,7 +434,9 @@ static void *worker_run(void *arg)
 		w->shadow = map(wait.fd, VFIO_PCI_HOOKS_MMAP_SHADOW, PAGE);
 		w->stream = map(wait.fd, VFIO_PCI_HOOKS_MMAP_STREAM, VFIO_PCI_HOOKS_STREAM_SIZE);
 		w->sessions++;
-		w->end = worker_session(w);
+		/* A revoked session's mappings are gone under the worker's hands. */
+		bus_error_expected = true;
+		w->end = sigsetjmp(bus_error, 1) ? EFAULT : worker_session(w);
 		munmap(w->slots, VFIO_PCI_HOOKS_SLOTS * sizeof(*w->slots));
 		munmap(w->shadow, PAGE);
 		munmap(w->stream, VFIO_PCI_HOOKS_STREAM_SIZE);
@@ -648,18 +660,13 @@ static void test_trap(const char *bdf)
 	CHECK(undefine(bdf) == 0);
 }
 
-static sigjmp_buf bus_error;
-
-static void on_bus_error(int signal)
-{
-	siglongjmp(bus_error, 1);
-}
-
 static bool faults(volatile uint32_t *p)
 {
+	bus_error_expected = true;
 	if (sigsetjmp(bus_error, 1))
 		return true;
 	(void)*p;
+	bus_error_expected = false;
 	return false;
 }
 
@@ -716,7 +723,6 @@ static void test_worker_access(const char *bdf)
 
 	bar = map(wait.fd, VFIO_PCI_HOOKS_MMAP_BAR(0), 4 * PAGE);
 	slots = map(wait.fd, VFIO_PCI_HOOKS_MMAP_SLOTS, PAGE);
-	signal(SIGBUS, on_bus_error);
 	CHECK(!faults(bar) && !faults(slots));
 	CHECK(bar[EITR0 / 4] == 0x80);
 	CHECK(!ioctl(c.device, VFIO_DEVICE_RESET));
@@ -749,7 +755,6 @@ static void test_worker_access(const char *bdf)
 	munmap(slots, PAGE);
 	munmap(memory, 2 * PAGE);
 	close(wait.fd);
-	signal(SIGBUS, SIG_DFL);
 }
 
 static void test_faults(const char *bdf)
@@ -1046,11 +1051,94 @@ static void test_handlers(const char *bdf)
 	CHECK(undefine(bdf) == 0);
 }
 
+/* Everything at once, for a kernel that checks itself: nothing may hang or break. */
+static volatile bool stress_stop;
+static struct client stress_client;
+
+static void *stress_access(void *arg)
+{
+	uint32_t value = (uintptr_t)arg;
+
+	while (!stress_stop) {
+		(void)!pwrite(stress_client.device, &value, 4, AT(BAR0, 0x40));
+		(void)!pread(stress_client.device, &value, 4, AT(BAR0, 8));
+		(void)!pread(stress_client.device, &value, 4, AT(BAR0, PAGE));
+	}
+	return NULL;
+}
+
+static void *stress_state(void *arg)
+{
+	unsigned int seed = (uintptr_t)arg;
+	uint8_t bytes[4096];
+
+	while (!stress_stop) {
+		int fd = set_state(&stress_client, rand_r(&seed) % (VFIO_DEVICE_STATE_PRE_COPY_P2P + 1));
+
+		if (fd < 0)
+			continue;
+		for (int i = rand_r(&seed) % 8; i > 0; i--)
+			if (read(fd, bytes, sizeof(bytes)) < 0)
+				(void)!write(fd, bytes, 9);
+		close(fd);
+	}
+	return NULL;
+}
+
+static void *stress_reset(void *arg)
+{
+	while (!stress_stop) {
+		usleep(20000);
+		ioctl(stress_client.device, VFIO_DEVICE_RESET);
+		put("1", "/sys/bus/pci/devices/%s/reset", (const char *)arg);
+	}
+	return NULL;
+}
+
+static void test_stress(const char *bdf, unsigned int seconds)
+{
+	uint64_t end = now_ms() + seconds * 1000ull;
+	struct worker w;
+	unsigned int seed = 1;
+
+	printf("stress\n");
+	CHECK(define(bdf, VFIO_PCI_HOOKS_DEFINE_MIGRATION) == 0);
+	bind_driver(bdf);
+	worker_start(&w, bdf);
+	while (now_ms() < end) {
+		pthread_t threads[5];
+
+		stress_stop = false;
+		client_open(&stress_client, bdf);
+		pthread_create(&threads[0], NULL, stress_access, (void *)1);
+		pthread_create(&threads[1], NULL, stress_access, (void *)2);
+		pthread_create(&threads[2], NULL, stress_state, (void *)3);
+		pthread_create(&threads[3], NULL, stress_state, (void *)4);
+		pthread_create(&threads[4], NULL, stress_reset, (void *)bdf);
+		for (int i = 0; i < 10; i++) {
+			usleep(50000);
+			w.misbehave = rand_r(&seed) % 3;
+		}
+		w.misbehave = GOOD;
+		stress_stop = true;
+		for (int i = 0; i < 5; i++)
+			pthread_join(threads[i], NULL);
+		CHECK(!ioctl(stress_client.device, VFIO_DEVICE_RESET));
+		CHECK(get_state(&stress_client) == VFIO_DEVICE_STATE_RUNNING);
+		client_close(&stress_client);
+	}
+	unbind_driver(bdf);
+	pthread_join(w.thread, NULL);
+	close(w.channel);
+	CHECK(undefine(bdf) == 0);
+}
+
 int main(int argc, char **argv)
 {
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	if (argc < 3)
 		return 2;
+	signal(SIGBUS, on_bus_error);
 	control = open("/dev/vfio-pci-hooks", O_RDWR);
 	if (control < 0)
 		die("/dev/vfio-pci-hooks");
@@ -1063,6 +1151,7 @@ int main(int argc, char **argv)
 	test_migration(argv[1], argv[2]);
 	test_kill(argv[1]);
 	test_handlers(argv[1]);
+	test_stress(argv[1], argc > 3 ? atoi(argv[3]) : 5);
 	printf("%s\n", failures ? "FAILED" : "passed");
 	return failures != 0;
 }
