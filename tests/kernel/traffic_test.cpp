@@ -18,7 +18,10 @@ using testing::Host;
 constexpr Host kSelf{{0x02, 0x48, 0x4b, 0x00, 0x00, 0x07}, 0x0a000233};
 constexpr uint32_t kGateway = 0x0a000202;
 
-class Traffic : public ::testing::TestWithParam<const char*> {};
+class Traffic : public ::testing::TestWithParam<const char*> {
+ protected:
+  void TearDown() override { EXPECT_TRUE(sysfs::release(sysfs::test_vfs().at(0))); }
+};
 
 TEST_P(Traffic, CH3_FramesAndInterruptsOfTheVf) {
   const std::string vf = sysfs::test_vfs().at(0);

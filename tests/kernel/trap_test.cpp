@@ -91,7 +91,8 @@ TEST_F(TrapTest, CH1_MsixTableIsLeftOutOfWhatQemuMaps) {
   for (const vfio::Area& area : region.mappable()) EXPECT_NE(area.offset, 0u);
 }
 
-TEST_F(TrapTest, CH1_IoeventfdDoesNotReachATrappedRegister) {
+// With traps there is none at all: what the kernel could check is not what vfio-pci would read afterwards.
+TEST_F(TrapTest, CH1_IoeventfdLeadsAroundNoTrap) {
   start(migratable(vf_));
   const vfio::Descriptor event(::eventfd(0, EFD_CLOEXEC));
   const auto ioeventfd = [&](uint64_t offset) {
@@ -102,8 +103,8 @@ TEST_F(TrapTest, CH1_IoeventfdDoesNotReachATrappedRegister) {
     request.fd = event.get();
     return ::ioctl(guest_->device.fd(), VFIO_DEVICE_IOEVENTFD, &request) == 0 ? 0 : errno;
   };
-  EXPECT_NE(ioeventfd(kTrapped), 0);
-  EXPECT_EQ(ioeventfd(0x3818), 0) << "TDT of queue 0 is not trapped";
+  EXPECT_EQ(ioeventfd(kTrapped), EINVAL);
+  EXPECT_EQ(ioeventfd(0x3818), ENOTTY);
 }
 
 TEST_F(TrapTest, CH2_AnswersOfAReader) {
