@@ -131,11 +131,11 @@ struct vfio_pci_hooks_define {
 	__u32 shadow_size;		/* bytes of shadow memory, at most VFIO_PCI_HOOKS_MAX_SHADOW; 0: none */
 	__u32 nr_handlers;
 	__u32 nr_ranges;
-	__u32 ioctls;			/* bit n: the worker wants ioctl VFIO_BASE + n of the device (not DEVICE_FEATURE) */
+	__u32 ioctls;			/* bit n: the worker wants ioctl VFIO_BASE + n; 7 to 16 without GET_REGION_INFO (8) */
 	__u32 device_features;		/* bit n: the worker wants VFIO_DEVICE_FEATURE n, as far as vfio leaves it to drivers */
 	__u64 handlers;			/* pointer to struct vfio_pci_hooks_handler[nr_handlers], first asked first */
 	__u64 ranges;			/* pointer to struct vfio_pci_hooks_range[nr_ranges], of the channel */
-	__u64 max_state;		/* upper bound of the whole device-state stream in bytes, framing included */
+	__u64 max_state;		/* upper bound of the whole stream in bytes, framing included; EFBIG beyond */
 	struct vfio_pci_hooks_program stop;	/* run on the way out of RUNNING */
 	struct vfio_pci_hooks_program start;	/* run on the way into RUNNING */
 	struct vfio_pci_hooks_program reset;	/* run after each reset of the function: clears what the reset leaves */
@@ -149,7 +149,10 @@ struct vfio_pci_hooks_undefine {
 };
 #define VFIO_PCI_HOOKS_UNDEFINE		_IOW(VFIO_PCI_HOOKS_IOC_TYPE, 2, struct vfio_pci_hooks_undefine)
 
-/* One attacher at a time (EBUSY); ENOENT without a definition, ENXIO while the function is not bound to this driver. */
+/*
+ * One attacher at a time (EBUSY). ENOENT without a definition or without a channel in it, ENXIO while the function is not
+ * bound to this driver.
+ */
 struct vfio_pci_hooks_attach {
 	__u32 argsz;
 	__u32 flags;			/* 0 */
@@ -207,7 +210,7 @@ struct vfio_pci_hooks_wait_open {
 /* What a request asks. */
 #define VFIO_PCI_HOOKS_REQ_READ		1	/* region index, offset, length <= 8, naturally aligned */
 #define VFIO_PCI_HOOKS_REQ_WRITE	2	/* the same, bytes in data */
-#define VFIO_PCI_HOOKS_REQ_IOCTL	3	/* index = VFIO_DEVICE_* nr, data = the argument, length bytes of it */
+#define VFIO_PCI_HOOKS_REQ_IOCTL	3	/* index = n of VFIO_BASE + n, data = the argument, length bytes of it */
 #define VFIO_PCI_HOOKS_REQ_FEATURE	4	/* index = flags of VFIO_DEVICE_FEATURE, data = payload */
 #define VFIO_PCI_HOOKS_REQ_SAVE		5	/* fill the stream buffer; index = VFIO_PCI_HOOKS_PHASE_* */
 #define VFIO_PCI_HOOKS_REQ_LOAD		6	/* length bytes of the stream are in the stream buffer */
@@ -218,14 +221,17 @@ struct vfio_pci_hooks_wait_open {
 /* Request flags. */
 #define VFIO_PCI_HOOKS_REQ_BEGIN	(1U << 0)	/* SAVE, LOAD: first request of a new stream */
 
-/* Answers. A negative errno fails the operation. */
+/* Answers. A negative errno (-511 to -1) fails the operation. */
 #define VFIO_PCI_HOOKS_HANDLED		0
 #define VFIO_PCI_HOOKS_PASS		1
 #define VFIO_PCI_HOOKS_RUN_REST		2	/* IOCTL, FEATURE: the caller's thread runs the rest, then asks again with AFTER */
 
 #define VFIO_PCI_HOOKS_REQ_AFTER	(1U << 1)	/* IOCTL, FEATURE: the rest has run, answer holds its result */
 
-/* Answer flags. */
+/*
+ * Answer flags. SAVE without END and without a byte: nothing now (PRE_COPY only). What follows after END of PRE_COPY comes
+ * with the phase STOP_COPY.
+ */
 #define VFIO_PCI_HOOKS_ANSWER_END	(1U << 0)	/* SAVE: nothing follows in this phase. LOAD: complete and applied */
 
 /*
@@ -259,7 +265,11 @@ struct vfio_pci_hooks_slot {
 /*
  * Hands over the answer in a slot (or none) and waits for what comes next. Events come before requests.
  * ESHUTDOWN: the device was closed. ECANCELED: the session was revoked. EINVAL: no such request is waiting in this
- * session, or seq or a length is wrong; nothing was answered. ETIME: nothing came within timeout_ms.
+ * session (it was cancelled, or its time was over), or seq or a length is wrong; nothing was answered. ETIME: nothing came
+ * within timeout_ms. As soon as an answer is taken, `answered` is set to NO_SLOT: the same call can be repeated.
+ *
+ * A session that ends takes its mappings along: touching them is a SIGBUS. A state change right after WAIT_OPEN may be told
+ * by both its mig_state and an event.
  */
 #define VFIO_PCI_HOOKS_NO_SLOT		(-1)
 #define VFIO_PCI_HOOKS_NEXT_REQUEST	1
