@@ -125,10 +125,22 @@ class Server {
       if (next.what == VFIO_PCI_HOOKS_NEXT_EVENT) {
         event(next);
       } else {
+        if (board_.hang_at == session_.slots[next.slot].op) hang(next.slot);
         answer(session_.slots[next.slot]);
         next.answered = next.slot;
       }
     }
+  }
+
+  // Who wakes it up wants to know what it can still do. Its pages are gone with its session, so that going on is fatal.
+  void hang(int32_t slot) {
+    ::raise(SIGSTOP);
+    uint32_t value = 0;
+    board_.late_rw = region_rw(session_.fd, 0, 8, &value, 4);
+    vfio_pci_hooks_next next{};
+    next.argsz = sizeof next;
+    next.answered = slot;
+    board_.late_next = ::ioctl(session_.fd, VFIO_PCI_HOOKS_NEXT, &next) == 0 ? 0 : errno;
   }
 
   void event(const vfio_pci_hooks_next& next) {
@@ -141,7 +153,6 @@ class Server {
 
   void answer(vfio_pci_hooks_slot& slot) {
     if (board_.die_at == slot.op) ::raise(SIGKILL);
-    if (board_.hang_at == slot.op) ::raise(SIGSTOP);
     slot.answer_seq = slot.seq;
     slot.answer = 0;
     slot.answer_length = 0;
@@ -322,8 +333,21 @@ void Worker::signal(int number) { ::kill(pid_, number); }
 void Worker::kill() {
   if (pid_ <= 0) return;
   ::kill(pid_, SIGKILL);
+  ::kill(pid_, SIGKILL);
   ::waitpid(pid_, nullptr, 0);
   pid_ = -1;
+}
+
+int Worker::ended_by() {
+  int status = 0;
+  for (int tries = 0; tries < 1000; ++tries) {
+    if (::waitpid(pid_, &status, WNOHANG) == pid_) {
+      pid_ = -1;
+      return WIFSIGNALED(status) ? WTERMSIG(status) : 0;
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  return -1;
 }
 
 bool Worker::is_stopped() const {

@@ -71,6 +71,7 @@ struct Board {
   std::atomic<bool> session_was_again{false};
   std::atomic<uint32_t> shadow_word{0};       ///< first of the shadow when the last session began
   std::atomic<int32_t> old_session_rw{0};     ///< errno of a register access through the session before
+  std::atomic<int32_t> late_rw{0}, late_next{0};  ///< errno of a register access and of an answer after having hung
   std::atomic<uint32_t> nr_states{0};
   std::array<std::atomic<uint32_t>, 64> states{};  ///< where each EVENT_STATE went to
 };
@@ -91,6 +92,8 @@ class Worker {
   /// SIGKILL, and waits until the process is gone.
   void kill();
   bool is_stopped() const;
+  /// Waits until it has ended by itself: the signal, 0 for an exit, -1 if it goes on.
+  int ended_by();
   pid_t pid() const { return pid_; }
 
  private:
