@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// How an access is cut: at given edges, and between them into naturally aligned units of 1, 2, 4 or 8 bytes, the largest
-// first that fits. Values; any thread; no errors.
+// How an access is cut: at given edges, and between them into naturally aligned units of 1, 2, 4 or 8 bytes,
+// the largest first that fits. Values; any thread; no errors.
 //
 //     AccessUnits units(0x7fe, 12);
 //     units.cut(0x800);             // -> 7fe+2, 800+8, 808+2

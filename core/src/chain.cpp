@@ -13,24 +13,30 @@ namespace {
 
 constexpr size_t kSmallestPlugin = offsetof(hookline_plugin, open) + sizeof(hookline_plugin::open);
 
-std::string version(const hookline_abi& abi) { return fmt::format("{}.{}", abi.major, abi.minor); }
+std::string version(const hookline_abi& abi) {
+  return fmt::format("{}.{}", abi.major, abi.minor);
+}
 
 Result<void> check_abi(const hookline_abi& abi) {
   if (abi.magic != HOOKLINE_ABI_MAGIC)
-    return fail(EPROTONOSUPPORT, fmt::format("this is no plugin: its magic number is {:#010x}, not {:#010x}", abi.magic,
-                                             HOOKLINE_ABI_MAGIC));
+    return fail(EPROTONOSUPPORT, fmt::format("this is no plugin: its magic number is {:#010x}, not {:#010x}",
+                                             abi.magic, HOOKLINE_ABI_MAGIC));
   if (abi.major != HOOKLINE_ABI_MAJOR)
-    return fail(EPROTONOSUPPORT, fmt::format("the plugin is built for plugin ABI {}, this host has {}.{}: rebuild the "
-                                             "plugin against this host's hookline/plugin.h",
-                                             version(abi), HOOKLINE_ABI_MAJOR, HOOKLINE_ABI_MINOR));
+    return fail(EPROTONOSUPPORT,
+                fmt::format("the plugin is built for plugin ABI {}, this host has {}.{}: rebuild the "
+                            "plugin against this host's hookline/plugin.h",
+                            version(abi), HOOKLINE_ABI_MAJOR, HOOKLINE_ABI_MINOR));
   if (abi.size < kSmallestPlugin)
-    return fail(EINVAL, fmt::format("the plugin's object has {} bytes, too few to hold an open(): it was built without "
-                                    "hookline/plugin.h",
-                                    abi.size));
+    return fail(
+        EINVAL,
+        fmt::format("the plugin's object has {} bytes, too few to hold an open(): it was built without "
+                    "hookline/plugin.h",
+                    abi.size));
   if (const uint64_t missing = abi.required & ~uint64_t{HOOKLINE_HOST_FEATURES})
-    return fail(EPROTONOSUPPORT, fmt::format("the plugin requires host features {:#x} that this host does not have: use "
-                                             "a newer hookline",
-                                             missing));
+    return fail(EPROTONOSUPPORT,
+                fmt::format("the plugin requires host features {:#x} that this host does not have: use "
+                            "a newer hookline",
+                            missing));
   return {};
 }
 

@@ -18,18 +18,23 @@ namespace hookline {
 
 namespace {
 
-constexpr uint32_t kShadowAlignment = 64;       // what any plain struct of a plugin may need
+constexpr uint32_t kShadowAlignment = 64;  // what any plain struct of a plugin may need
 constexpr uint64_t kMaxValues = uint64_t{1} << 40;
 constexpr uint32_t kOps = HOOKLINE_WANT_READ | HOOKLINE_WANT_WRITE;
-constexpr std::string_view kOpNames[HOOKLINE_OPS_KNOWN] = {"region reads", "region writes", "ioctls", "device features"};
+constexpr std::string_view kOpNames[HOOKLINE_OPS_KNOWN] = {"region reads", "region writes", "ioctls",
+                                                           "device features"};
 
 template <typename... Args>
 tl::unexpected<Error> refuse(fmt::format_string<Args...> text, Args&&... args) {
   return fail(EINVAL, fmt::format(text, std::forward<Args>(args)...));
 }
 
-std::span<const hookline_range> ranges_of(const Link& link) { return {link.plugin.ranges, link.plugin.nr_ranges}; }
-std::span<const hookline_step> steps_of(const hookline_program& program) { return {program.steps, program.nr_steps}; }
+std::span<const hookline_range> ranges_of(const Link& link) {
+  return {link.plugin.ranges, link.plugin.nr_ranges};
+}
+std::span<const hookline_step> steps_of(const hookline_program& program) {
+  return {program.steps, program.nr_steps};
+}
 
 std::string describe(const hookline_range& range) {
   const std::string region =
@@ -40,14 +45,14 @@ std::string describe(const hookline_range& range) {
 Result<void> check_ranges(const Link& link) {
   for (const hookline_range& range : ranges_of(link)) {
     if (range.region > 5 && range.region != HOOKLINE_REGION_CONFIG)
-      return refuse("plugin \"{}\": there is no region {}; use a BAR, 0 to 5, or config space, 7", link.name(),
-                    range.region);
+      return refuse("plugin \"{}\": there is no region {}; use a BAR, 0 to 5, or config space, 7",
+                    link.name(), range.region);
     if (!range.ops || range.ops & ~kOps)
-      return refuse("plugin \"{}\": range at {:#x}: operations {:#x}, expected reads, writes or both", link.name(),
-                    range.offset, range.ops);
+      return refuse("plugin \"{}\": range at {:#x}: operations {:#x}, expected reads, writes or both",
+                    link.name(), range.offset, range.ops);
     if (!range.length || range.offset + range.length < range.offset)
-      return refuse("plugin \"{}\": range at {:#x}: a length of {:#x} makes no range", link.name(), range.offset,
-                    range.length);
+      return refuse("plugin \"{}\": range at {:#x}: a length of {:#x} makes no range", link.name(),
+                    range.offset, range.length);
   }
   return {};
 }
@@ -66,18 +71,21 @@ Result<void> check_link(const Link& link) {
   if (link.owns_migration() && !p.save)
     return refuse("plugin \"{}\": it owns the device's migration but has no save()", link.name());
   if (p.max_state > kMaxValues)
-    return refuse("plugin \"{}\": max_state is {} bytes, at most {} are allowed", link.name(), p.max_state, kMaxValues);
+    return refuse("plugin \"{}\": max_state is {} bytes, at most {} are allowed", link.name(), p.max_state,
+                  kMaxValues);
 
   const struct {
     std::string_view name;
     std::span<const hookline_step> steps;
     bool may_wait;
-  } programs[] = {
-      {"stop", steps_of(p.stop), true}, {"start", steps_of(p.start), true}, {"reset", steps_of(p.reset), false}};
+  } programs[] = {{"stop", steps_of(p.stop), true},
+                  {"start", steps_of(p.start), true},
+                  {"reset", steps_of(p.reset), false}};
   for (const auto& program : programs) {
     if (!program.steps.empty() && !link.owns_migration())
-      return refuse("plugin \"{}\": it has a {} program, but only the owner of the device's migration may have one",
-                    link.name(), program.name);
+      return refuse(
+          "plugin \"{}\": it has a {} program, but only the owner of the device's migration may have one",
+          link.name(), program.name);
     if (const Result<void> ok = check_program(program.name, program.steps, program.may_wait); !ok)
       return refuse("plugin \"{}\": {}", link.name(), ok.error().text);
   }
@@ -91,14 +99,16 @@ bool uses(const Link& link, uint32_t op) {
     case HOOKLINE_OP_FEATURE:
       return link.plugin.features != 0;
     default:
-      return std::ranges::any_of(ranges_of(link), [op](const hookline_range& r) { return r.ops & (1U << op); });
+      return std::ranges::any_of(ranges_of(link),
+                                 [op](const hookline_range& r) { return r.ops & (1U << op); });
   }
 }
 
 const hookline_range* overlap(const Link& a, const Link& b) {
   for (const hookline_range& x : ranges_of(a)) {
     for (const hookline_range& y : ranges_of(b)) {
-      if (x.region == y.region && (x.ops & y.ops) && x.offset < y.offset + y.length && y.offset < x.offset + x.length)
+      if (x.region == y.region && (x.ops & y.ops) && x.offset < y.offset + y.length &&
+          y.offset < x.offset + x.length)
         return &y;
     }
   }
@@ -111,23 +121,27 @@ Result<void> check_pair(const Link& a, const Link& b) {
     return refuse("plugin \"{}\" is in the chain twice: remove one of the two", a.name());
   const uint32_t both = a.plugin.claims & b.plugin.claims;
   if (both & HOOKLINE_CLAIM_MIGRATION)
-    return refuse("plugins \"{}\" and \"{}\" both own the device's migration: exactly one may, remove the other",
-                  a.name(), b.name());
-  if (both) return refuse("plugins \"{}\" and \"{}\" both hold claim {:#x}: one may", a.name(), b.name(), both);
+    return refuse(
+        "plugins \"{}\" and \"{}\" both own the device's migration: exactly one may, remove the other",
+        a.name(), b.name());
+  if (both)
+    return refuse("plugins \"{}\" and \"{}\" both hold claim {:#x}: one may", a.name(), b.name(), both);
 
   if (!a.is_observer() && !b.is_observer()) {
     if (const hookline_range* range = overlap(a, b))
-      return refuse("plugins \"{}\" and \"{}\" both trap {}, and neither lets itself be left out: \"{}\" could keep an "
-                    "access from \"{}\"; only a plugin declared an observer may share a range",
-                    a.name(), b.name(), describe(*range), a.name(), b.name());
+      return refuse(
+          "plugins \"{}\" and \"{}\" both trap {}, and neither lets itself be left out: \"{}\" could keep an "
+          "access from \"{}\"; only a plugin declared an observer may share a range",
+          a.name(), b.name(), describe(*range), a.name(), b.name());
   }
   for (const auto& [guard, other] : {std::pair(&a, &b), std::pair(&b, &a)}) {
     if (guard->is_observer()) continue;
     for (uint32_t op = guard->plugin.ops_known; op < HOOKLINE_OPS_KNOWN; ++op) {
       if (uses(*other, op))
-        return refuse("plugin \"{}\" is older than handling {}, which plugin \"{}\" uses: \"{}\" would be bypassed; "
-                      "rebuild it against this host's hookline/plugin.h or take one of the two out of the chain",
-                      guard->name(), kOpNames[op], other->name(), guard->name());
+        return refuse(
+            "plugin \"{}\" is older than handling {}, which plugin \"{}\" uses: \"{}\" would be bypassed; "
+            "rebuild it against this host's hookline/plugin.h or take one of the two out of the chain",
+            guard->name(), kOpNames[op], other->name(), guard->name());
     }
   }
   return {};
@@ -154,7 +168,8 @@ std::vector<hookline_range> merge_ranges(std::span<const Link> links) {
       uint32_t ops = 0;
       for (const Link& link : links) {
         for (const hookline_range& range : ranges_of(link)) {
-          if (range.region == region && range.offset <= begin && end <= range.offset + range.length) ops |= range.ops;
+          if (range.region == region && range.offset <= begin && end <= range.offset + range.length)
+            ops |= range.ops;
         }
       }
       if (!ops) continue;
@@ -211,8 +226,8 @@ Result<Chain> build_chain(std::vector<Link> links) {
   chain.shadow_size_ = *shadow_size;
   chain.ranges_ = merge_ranges(links);
   if (chain.ranges_.size() > VFIO_PCI_HOOKS_MAX_RANGES)
-    return refuse("the plugins trap {} separate ranges together, at most {} are allowed", chain.ranges_.size(),
-                  VFIO_PCI_HOOKS_MAX_RANGES);
+    return refuse("the plugins trap {} separate ranges together, at most {} are allowed",
+                  chain.ranges_.size(), VFIO_PCI_HOOKS_MAX_RANGES);
   for (size_t i = 0; i < links.size(); ++i) {
     const hookline_plugin& p = links[i].plugin;
     chain.ioctls_ |= p.ioctls;

@@ -11,7 +11,8 @@ namespace hookline {
 
 Result<MatchRecord> match_record(const Chain& chain) {
   if (!chain.owner())
-    return fail(EOPNOTSUPP, "the device does not migrate: no plugin of its chain owns the device's migration");
+    return fail(EOPNOTSUPP,
+                "the device does not migrate: no plugin of its chain owns the device's migration");
   const hookline_plugin& p = chain.links()[*chain.owner()].plugin;
   const auto text = [](const char* s) { return std::string(s ? s : ""); };
   return MatchRecord{.model = text(p.model),
@@ -25,8 +26,9 @@ Result<void> check_match(const Chain& chain, const MatchRecord& match) {
   if (!own) return fail(own.error());
   const auto differs = [](std::string_view what, const std::string& theirs, const std::string& ours,
                           std::string_view remedy) {
-    return fail(EINVAL, fmt::format("the device state is for another device: its {} is \"{}\", here it is \"{}\"; {}", what,
-                                    theirs, ours, remedy));
+    return fail(EINVAL,
+                fmt::format("the device state is for another device: its {} is \"{}\", here it is \"{}\"; {}",
+                            what, theirs, ours, remedy));
   };
   if (match.model != own->model)
     return differs("device model", match.model, own->model, "migrate to a device of the same model");
@@ -36,9 +38,11 @@ Result<void> check_match(const Chain& chain, const MatchRecord& match) {
     return differs("migration version", match.migration_version, own->migration_version,
                    "install versions of the plugin with the same migration version on both hosts");
   if (!match.parameters.empty())
-    return fail(EINVAL, fmt::format("the device state has migration parameter \"{}\", which the device here does not have; "
-                                    "set it to its off value at the source",
-                                    match.parameters.front().name));
+    return fail(
+        EINVAL,
+        fmt::format("the device state has migration parameter \"{}\", which the device here does not have; "
+                    "set it to its off value at the source",
+                    match.parameters.front().name));
   return {};
 }
 
@@ -69,11 +73,14 @@ Result<void> DeviceStateSaver::next_section() {
 
   total_ += stream_format::kSectionHeaderSize + fields.bytes().size() + stream_format::kChecksumSize;
   if (total_ > device_->chain().max_state())
-    return fail(E2BIG, fmt::format("plugin \"{}\": its state is larger than it declares: with it the stream has {} bytes, "
-                                   "the declarations allow {}; raise max_state in the plugin",
-                                   link.name(), total_, device_->chain().max_state()));
+    return fail(
+        E2BIG,
+        fmt::format("plugin \"{}\": its state is larger than it declares: with it the stream has {} bytes, "
+                    "the declarations allow {}; raise max_state in the plugin",
+                    link.name(), total_, device_->chain().max_state()));
   // A destination may do without an observer, and so without its section.
-  return writer_.section(link.name(), {.optional = link.is_observer() && !link.owns_migration()}, fields.bytes());
+  return writer_.section(link.name(), {.optional = link.is_observer() && !link.owns_migration()},
+                         fields.bytes());
 }
 
 Result<size_t> DeviceStateSaver::fill(std::span<std::byte> out, SavePhase phase) {
@@ -108,8 +115,9 @@ class DeviceStateLoader::Sink final : public StreamSink {
     while (i < links.size() && (links[i].name() != section.name || !links[i].saves())) ++i;
     if (i == links.size()) {
       if (section.flags.optional) return {};
-      return refuse(section, fmt::format("no plugin here loads it; add plugin \"{}\" to the chain of this device",
-                                         section.name));
+      return refuse(section,
+                    fmt::format("no plugin here loads it; add plugin \"{}\" to the chain of this device",
+                                section.name));
     }
     // Plugins are promised that nothing reaches them before the whole stream was verified.
     if (section.flags.bulk) return refuse(section, "it is marked as bulk, which its plugin does not send");
@@ -123,9 +131,11 @@ class DeviceStateLoader::Sink final : public StreamSink {
     const std::span<const Link> links = device_.chain().links();
     for (size_t i = 0; i < links.size(); ++i) {
       if (!links[i].saves() || loaded_[i] || (links[i].is_observer() && !links[i].owns_migration())) continue;
-      return fail(EINVAL, fmt::format("the device state has no section of plugin \"{}\": it is not in the chain of the "
-                                      "source; configure the same plugins on both hosts",
-                                      links[i].name()));
+      return fail(
+          EINVAL,
+          fmt::format("the device state has no section of plugin \"{}\": it is not in the chain of the "
+                      "source; configure the same plugins on both hosts",
+                      links[i].name()));
     }
     for (size_t i = 0; i < links.size(); ++i) {
       if (!loaded_[i]) continue;
@@ -148,6 +158,8 @@ DeviceStateLoader::DeviceStateLoader(OpenDevice& device)
       reader_(*sink_, {.max_state = device.chain().max_state(), .max_kept = device.chain().max_state()}) {}
 DeviceStateLoader::~DeviceStateLoader() = default;
 
-Result<void> DeviceStateLoader::write(std::span<const std::byte> bytes) { return reader_.write(bytes); }
+Result<void> DeviceStateLoader::write(std::span<const std::byte> bytes) {
+  return reader_.write(bytes);
+}
 
 }  // namespace hookline

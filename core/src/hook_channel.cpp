@@ -77,7 +77,9 @@ FileDescriptor::~FileDescriptor() {
   if (fd_ >= 0) ::close(fd_);
 }
 
-int FileDescriptor::release() { return std::exchange(fd_, -1); }
+int FileDescriptor::release() {
+  return std::exchange(fd_, -1);
+}
 
 // ---- control
 
@@ -94,7 +96,8 @@ Result<ControlDevice> ControlDevice::open(const char* path) {
 Result<vfio_pci_hooks_features> ControlDevice::features() const {
   vfio_pci_hooks_features features{};
   features.argsz = sizeof(features);
-  constexpr Hint hints[] = {{ENOTTY, "the loaded module speaks another interface: rebuild it for this hookline"}};
+  constexpr Hint hints[] = {
+      {ENOTTY, "the loaded module speaks another interface: rebuild it for this hookline"}};
   if (::ioctl(fd_.get(), VFIO_PCI_HOOKS_GET_FEATURES, &features) < 0)
     return failed(errno, "asking what vfio-pci-hooks can do", hints);
   return features;
@@ -105,12 +108,14 @@ Result<void> ControlDevice::define(const Definition& definition, const Chain& ch
   for (const std::string& name : definition.handlers) {
     vfio_pci_hooks_handler& handler = handlers.emplace_back();
     if (name.size() >= sizeof(handler.name))
-      return fail(EINVAL, fmt::format("handler \"{}\": a name has at most {} bytes", name, sizeof(handler.name) - 1));
+      return fail(EINVAL,
+                  fmt::format("handler \"{}\": a name has at most {} bytes", name, sizeof(handler.name) - 1));
     std::memcpy(handler.name, name.data(), name.size());
   }
   std::vector<vfio_pci_hooks_range> ranges;
   for (const hookline_range& r : chain.ranges()) ranges.push_back({r.region, r.ops, r.offset, r.length});
-  const auto stop = kernel_steps(chain.stop()), start = kernel_steps(chain.start()), reset = kernel_steps(chain.reset());
+  const auto stop = kernel_steps(chain.stop()), start = kernel_steps(chain.start()),
+             reset = kernel_steps(chain.reset());
 
   vfio_pci_hooks_define define{};
   define.argsz = sizeof(define);
@@ -138,8 +143,9 @@ Result<void> ControlDevice::define(const Definition& definition, const Chain& ch
       {ENODEV, "there is no such function, or it has another vendor and device id"},
       {ENOENT, "the kernel does not know one of the in-kernel handlers"},
       {EPERM, "only root of the host may define devices"},
-      {EINVAL, "the kernel refuses the definition: a range or register step may be outside the function's BARs; the "
-               "kernel log may say which"},
+      {EINVAL,
+       "the kernel refuses the definition: a range or register step may be outside the function's BARs; the "
+       "kernel log may say which"},
       {EOPNOTSUPP, "the loaded module or the running kernel lacks something the definition needs"},
   };
   if (::ioctl(fd_.get(), VFIO_PCI_HOOKS_DEFINE, &define) < 0)
@@ -190,8 +196,9 @@ Result<std::unique_ptr<Session>> Channel::wait_open(const Chain& chain, bool wai
   constexpr Hint hints[] = {{ENODEV, "the function has left the driver"}};
   if (::ioctl(fd_.get(), VFIO_PCI_HOOKS_WAIT_OPEN, &opened) < 0)
     return failed(errno, "waiting until the device is opened", hints);
-  std::unique_ptr<Session> session(new Session(FileDescriptor(opened.fd), opened.flags & VFIO_PCI_HOOKS_SESSION_AGAIN,
-                                               opened.mig_state, chain.shadow_size()));
+  std::unique_ptr<Session> session(new Session(FileDescriptor(opened.fd),
+                                               opened.flags & VFIO_PCI_HOOKS_SESSION_AGAIN, opened.mig_state,
+                                               chain.shadow_size()));
   if (const Result<void> ok = session->map(); !ok) return fail(ok.error());
   return session;
 }
@@ -217,7 +224,8 @@ Result<void> Session::map() {
     uint64_t offset;
     std::string_view what;
   } wanted[] = {
-      {slots_, VFIO_PCI_HOOKS_SLOTS * sizeof(vfio_pci_hooks_slot), VFIO_PCI_HOOKS_MMAP_SLOTS, "request slots"},
+      {slots_, VFIO_PCI_HOOKS_SLOTS * sizeof(vfio_pci_hooks_slot), VFIO_PCI_HOOKS_MMAP_SLOTS,
+       "request slots"},
       {shadow_, whole_pages(shadow_size_), VFIO_PCI_HOOKS_MMAP_SHADOW, "shadow memory"},
       {stream_, VFIO_PCI_HOOKS_STREAM_SIZE, VFIO_PCI_HOOKS_MMAP_STREAM, "stream buffer"},
   };
@@ -244,9 +252,10 @@ Result<void> transfer(int fd, unsigned long request, bool write, uint32_t region
   if (::ioctl(fd, request, &rw) >= 0) return {};
   const int code = errno;
   const std::string_view verb = write ? "writing" : "reading";
-  const std::string what = request == VFIO_PCI_HOOKS_REGION_RW
-                               ? fmt::format("{} {} bytes at {:#x} of region {}", verb, length, offset, region)
-                               : fmt::format("{} {} bytes of guest memory at IOVA {:#x}", verb, length, offset);
+  const std::string what =
+      request == VFIO_PCI_HOOKS_REGION_RW
+          ? fmt::format("{} {} bytes at {:#x} of region {}", verb, length, offset, region)
+          : fmt::format("{} {} bytes of guest memory at IOVA {:#x}", verb, length, offset);
   return failed(code, what, kSessionHints);
 }
 
@@ -254,8 +263,11 @@ Result<void> transfer(int fd, unsigned long request, bool write, uint32_t region
 
 Result<uint64_t> Session::read(uint32_t region, uint64_t offset, uint32_t width) {
   uint8_t bytes[8] = {};
-  if (width > sizeof(bytes)) return fail(EINVAL, fmt::format("a register has at most 8 bytes, not {}", width));
-  if (const Result<void> ok = transfer(fd_.get(), VFIO_PCI_HOOKS_REGION_RW, false, region, offset, bytes, width); !ok)
+  if (width > sizeof(bytes))
+    return fail(EINVAL, fmt::format("a register has at most 8 bytes, not {}", width));
+  if (const Result<void> ok =
+          transfer(fd_.get(), VFIO_PCI_HOOKS_REGION_RW, false, region, offset, bytes, width);
+      !ok)
     return fail(ok.error());
   uint64_t value = 0;
   for (uint32_t i = 0; i < width; ++i) value |= uint64_t{bytes[i]} << (8 * i);
@@ -264,12 +276,14 @@ Result<uint64_t> Session::read(uint32_t region, uint64_t offset, uint32_t width)
 
 Result<void> Session::write(uint32_t region, uint64_t offset, uint32_t width, uint64_t value) {
   uint8_t bytes[8] = {};
-  if (width > sizeof(bytes)) return fail(EINVAL, fmt::format("a register has at most 8 bytes, not {}", width));
+  if (width > sizeof(bytes))
+    return fail(EINVAL, fmt::format("a register has at most 8 bytes, not {}", width));
   for (uint32_t i = 0; i < width; ++i) bytes[i] = static_cast<uint8_t>(value >> (8 * i));
   return transfer(fd_.get(), VFIO_PCI_HOOKS_REGION_RW, true, region, offset, bytes, width);
 }
 
-/// The uAPI does not tell a BAR's size, but BARs are powers of two and the kernel refuses to map behind the end.
+/// The uAPI does not tell a BAR's size, but BARs are powers of two and the kernel refuses to map behind the
+/// end.
 Result<std::span<volatile std::byte>> Session::map_bar(uint32_t bar) {
   if (bar >= std::size(bars_)) return fail(EINVAL, fmt::format("there is no BAR {}", bar));
   if (!bars_[bar]) {
@@ -349,9 +363,11 @@ Result<vfio_pci_hooks_next> Session::next(int answered, int timeout_ms) {
   next.argsz = sizeof(next);
   next.answered = answered;
   next.timeout_ms = timeout_ms;
-  if (::ioctl(fd_.get(), VFIO_PCI_HOOKS_NEXT, &next) < 0) return failed(errno, "waiting for a request", kSessionHints);
+  if (::ioctl(fd_.get(), VFIO_PCI_HOOKS_NEXT, &next) < 0)
+    return failed(errno, "waiting for a request", kSessionHints);
   if (next.what == VFIO_PCI_HOOKS_NEXT_REQUEST && (next.slot < 0 || next.slot >= VFIO_PCI_HOOKS_SLOTS))
-    return fail(EPROTO, fmt::format("the kernel names slot {}, there are {}", next.slot, VFIO_PCI_HOOKS_SLOTS));
+    return fail(EPROTO,
+                fmt::format("the kernel names slot {}, there are {}", next.slot, VFIO_PCI_HOOKS_SLOTS));
   return next;
 }
 
@@ -359,6 +375,8 @@ vfio_pci_hooks_slot& Session::slot(uint32_t index) {
   return reinterpret_cast<vfio_pci_hooks_slot*>(slots_->bytes.data())[index];
 }
 
-std::span<std::byte> Session::stream() { return stream_->bytes; }
+std::span<std::byte> Session::stream() {
+  return stream_->bytes;
+}
 
 }  // namespace hookline

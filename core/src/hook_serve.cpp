@@ -11,7 +11,8 @@ namespace hookline {
 namespace {
 
 // Event numbers and answers are the same on both sides, so they are handed through.
-static_assert(HOOKLINE_EVENT_RESET == VFIO_PCI_HOOKS_EVENT_RESET && HOOKLINE_EVENT_STATE == VFIO_PCI_HOOKS_EVENT_STATE);
+static_assert(HOOKLINE_EVENT_RESET == VFIO_PCI_HOOKS_EVENT_RESET &&
+              HOOKLINE_EVENT_STATE == VFIO_PCI_HOOKS_EVENT_STATE);
 static_assert(HOOKLINE_HANDLED == VFIO_PCI_HOOKS_HANDLED && HOOKLINE_PASS == VFIO_PCI_HOOKS_PASS &&
               HOOKLINE_RUN_REST == VFIO_PCI_HOOKS_RUN_REST);
 
@@ -61,9 +62,10 @@ Result<RequestServer::Reply> RequestServer::dispatch(vfio_pci_hooks_slot& slot) 
     case VFIO_PCI_HOOKS_REQ_LOAD:
       return load(slot);
   }
-  return fail(EOPNOTSUPP, fmt::format("the kernel asks for operation {}, which this hookline does not know: it is older "
-                                      "than the loaded module",
-                                      slot.op));
+  return fail(EOPNOTSUPP,
+              fmt::format("the kernel asks for operation {}, which this hookline does not know: it is older "
+                          "than the loaded module",
+                          slot.op));
 }
 
 Result<RequestServer::Reply> RequestServer::access(vfio_pci_hooks_slot& slot, uint32_t op) {
@@ -112,7 +114,8 @@ Result<RequestServer::Reply> RequestServer::save(const vfio_pci_hooks_slot& slot
     saver_ = std::move(*saver);
   }
   if (!saver_) return fail(EIO, "the worker that began this stream is gone: begin the migration again");
-  const SavePhase phase = slot.index == VFIO_PCI_HOOKS_PHASE_PRE_COPY ? SavePhase::pre_copy : SavePhase::stop_copy;
+  const SavePhase phase =
+      slot.index == VFIO_PCI_HOOKS_PHASE_PRE_COPY ? SavePhase::pre_copy : SavePhase::stop_copy;
   const Result<size_t> filled = saver_->fill(stream_, phase);
   if (!filled) return fail(filled.error());
   return Reply{.length = *filled,

@@ -18,7 +18,8 @@ namespace {
 bool wants(const Link& link, const hookline_access& access) {
   const std::span<const hookline_range> ranges(link.plugin.ranges, link.plugin.nr_ranges);
   return link.plugin.access && std::ranges::any_of(ranges, [&](const hookline_range& range) {
-           return range.region == access.region && (range.ops & (1U << access.op)) && range.offset <= access.offset &&
+           return range.region == access.region && (range.ops & (1U << access.op)) &&
+                  range.offset <= access.offset &&
                   access.offset + access.length <= range.offset + range.length;
          });
 }
@@ -32,11 +33,13 @@ bool wants(const Link& link, const hookline_ioctl& request) {
 
 bool valid(const hookline_access& access) {
   const uint32_t n = access.length;
-  return (access.op == HOOKLINE_OP_READ || access.op == HOOKLINE_OP_WRITE) && (n == 1 || n == 2 || n == 4 || n == 8) &&
-         access.offset % n == 0;
+  return (access.op == HOOKLINE_OP_READ || access.op == HOOKLINE_OP_WRITE) &&
+         (n == 1 || n == 2 || n == 4 || n == 8) && access.offset % n == 0;
 }
 
-Outcome failure(const Error& error, std::optional<size_t> link = {}) { return {-error.code, link, error.text}; }
+Outcome failure(const Error& error, std::optional<size_t> link = {}) {
+  return {-error.code, link, error.text};
+}
 
 }  // namespace
 
@@ -141,7 +144,8 @@ struct OpenDevice::Impl final : RestOfChain {
 
   Outcome ioctl_with_rest(size_t asker, hookline_ioctl& request) {
     const Outcome rest = ioctl(asker + 1, request);
-    if (rest.answer == HOOKLINE_PASS || rest.answer == HOOKLINE_RUN_REST) return {HOOKLINE_RUN_REST, asker, {}};
+    if (rest.answer == HOOKLINE_PASS || rest.answer == HOOKLINE_RUN_REST)
+      return {HOOKLINE_RUN_REST, asker, {}};
     // Somebody behind has answered, so the rest has run already.
     request.flags |= HOOKLINE_IOCTL_AFTER;
     request.result = rest.answer;
@@ -150,8 +154,9 @@ struct OpenDevice::Impl final : RestOfChain {
     if (!ret) return failure(ret.error(), asker);
     if (*ret != HOOKLINE_HANDLED) return rest;
     if (request.result < 0)
-      return failure({-request.result, fmt::format("plugin \"{}\": ioctl() made it fail", links[asker].link.name())},
-                     asker);
+      return failure(
+          {-request.result, fmt::format("plugin \"{}\": ioctl() made it fail", links[asker].link.name())},
+          asker);
     return {HOOKLINE_HANDLED, asker, {}};
   }
 
@@ -183,8 +188,8 @@ struct OpenDevice::Impl final : RestOfChain {
 OpenDevice::OpenDevice(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 OpenDevice::~OpenDevice() = default;
 
-Result<std::unique_ptr<OpenDevice>> OpenDevice::open(const Chain& chain, DeviceAccess& access, const DeviceInfo& info,
-                                                     PluginLog log, PfPort* pf) {
+Result<std::unique_ptr<OpenDevice>> OpenDevice::open(const Chain& chain, DeviceAccess& access,
+                                                     const DeviceInfo& info, PluginLog log, PfPort* pf) {
   auto impl = std::make_unique<Impl>(chain, access, info, std::move(log), pf);
   for (hookline_device& link : impl->links) {
     if (const Result<void> ok = link.open(impl->info); !ok) return fail(ok.error());
@@ -210,9 +215,7 @@ Outcome OpenDevice::ioctl(hookline_ioctl& request) noexcept try {
   return failure(kNoMemory);
 }
 
-void OpenDevice::event(const hookline_event& event) noexcept try {
-  impl_->event(event);
-} catch (...) {
+void OpenDevice::event(const hookline_event& event) noexcept try { impl_->event(event); } catch (...) {
   // Told, never waited for.
 }
 
@@ -228,13 +231,15 @@ Result<void> OpenDevice::load(size_t link, FieldReader& in) noexcept try {
   return fail(kNoMemory);
 }
 
-Result<void> OpenDevice::apply(size_t link) noexcept try {
-  return impl_->links[link].apply();
-} catch (...) {
+Result<void> OpenDevice::apply(size_t link) noexcept try { return impl_->links[link].apply(); } catch (...) {
   return fail(kNoMemory);
 }
 
-const Chain& OpenDevice::chain() const { return impl_->chain; }
-DeviceAccess& OpenDevice::behind() { return impl_->host.access; }
+const Chain& OpenDevice::chain() const {
+  return impl_->chain;
+}
+DeviceAccess& OpenDevice::behind() {
+  return impl_->host.access;
+}
 
 }  // namespace hookline

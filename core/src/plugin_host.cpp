@@ -23,7 +23,7 @@ namespace hookline {
 
 namespace {
 
-constexpr int kMaxErrno = 4095;
+constexpr int kMaxErrno = 511;  // what a VMM may see; higher ones are internal to the kernel
 
 /// Runs the body of a host function. Nothing may be thrown into a plugin.
 template <typename Body>
@@ -54,7 +54,8 @@ int host_fail(hookline_device* dev, int error, const char* text) noexcept {
   return -error;
 }
 
-int host_read(hookline_device* dev, uint32_t region, uint64_t offset, uint32_t width, uint64_t* value) noexcept {
+int host_read(hookline_device* dev, uint32_t region, uint64_t offset, uint32_t width,
+              uint64_t* value) noexcept {
   return guarded(dev, [&]() -> Result<void> {
     const Result<uint64_t> read = dev->host.access.read(region, offset, width);
     if (!read) return fail(read.error());
@@ -63,7 +64,8 @@ int host_read(hookline_device* dev, uint32_t region, uint64_t offset, uint32_t w
   });
 }
 
-int host_write(hookline_device* dev, uint32_t region, uint64_t offset, uint32_t width, uint64_t value) noexcept {
+int host_write(hookline_device* dev, uint32_t region, uint64_t offset, uint32_t width,
+               uint64_t value) noexcept {
   return guarded(dev, [&] { return dev->host.access.write(region, offset, width, value); });
 }
 
@@ -97,8 +99,10 @@ int host_shadow(hookline_device* dev, void** address, size_t* length) noexcept {
     const size_t size = dev->link.plugin.shadow_size;
     const std::span<std::byte> all = dev->host.access.shadow();
     if (dev->link.shadow_offset + size > all.size())
-      return fail(ENOSPC, fmt::format("the device was defined with {} bytes of shadow, {} are needed: define it again",
-                                      all.size(), dev->link.shadow_offset + size));
+      return fail(
+          ENOSPC,
+          fmt::format("the device was defined with {} bytes of shadow, {} are needed: define it again",
+                      all.size(), dev->link.shadow_offset + size));
     *address = all.data() + dev->link.shadow_offset;
     *length = size;
     return {};
@@ -106,11 +110,15 @@ int host_shadow(hookline_device* dev, void** address, size_t* length) noexcept {
 }
 
 int host_iova_read(hookline_device* dev, uint64_t iova, void* data, size_t length) noexcept {
-  return guarded(dev, [&] { return dev->host.access.iova_read(iova, {static_cast<std::byte*>(data), length}); });
+  return guarded(dev, [&] {
+    return dev->host.access.iova_read(iova, {static_cast<std::byte*>(data), length});
+  });
 }
 
 int host_iova_write(hookline_device* dev, uint64_t iova, const void* data, size_t length) noexcept {
-  return guarded(dev, [&] { return dev->host.access.iova_write(iova, {static_cast<const std::byte*>(data), length}); });
+  return guarded(dev, [&] {
+    return dev->host.access.iova_write(iova, {static_cast<const std::byte*>(data), length});
+  });
 }
 
 int host_start_once(hookline_device* dev, const hookline_program* program) noexcept {
@@ -144,7 +152,9 @@ int host_put(hookline_writer* out, const char* name, const void* data, size_t le
 }
 
 int host_get(hookline_reader* in, const char* name, void* data, size_t length) noexcept {
-  return guarded(&in->device, [&] { return in->fields.get(name ? name : "", {static_cast<std::byte*>(data), length}); });
+  return guarded(&in->device, [&] {
+    return in->fields.get(name ? name : "", {static_cast<std::byte*>(data), length});
+  });
 }
 
 int host_reject(hookline_reader* in, const char* name, const char* reason) noexcept {
@@ -227,8 +237,8 @@ Result<int> hookline_device::call(std::string_view name, Callback&& callback) {
 }
 
 Result<void> hookline_device::open(const hookline_info& info) {
-  const Result<int> ret =
-      call("open()", [&] { return link.plugin.open(&hookline::kHostTable, this, &info, values_.data(), &self_); });
+  const Result<int> ret = call(
+      "open()", [&] { return link.plugin.open(&hookline::kHostTable, this, &info, values_.data(), &self_); });
   if (!ret) return fail(ret.error());
   open_ = true;
   return {};

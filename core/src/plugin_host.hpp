@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The host's side of one plugin of one open device: what the ABI's hookline_device stands for, the function table, and
-// calls into the plugin that come back as Results.
+// The host's side of one plugin of one open device: what the ABI's hookline_device stands for, the function
+// table, and calls into the plugin that come back as Results.
 //
-// Thread rule: one thread. Errors: whatever a callback returns or throws becomes an Error whose text names plugin and
-// callback, with the plugin's own reason and that of the host function that failed it.
+// Thread rule: one thread. Errors: whatever a callback returns or throws becomes an Error whose text names
+// plugin and callback, with the plugin's own reason and that of the host function that failed it.
 #pragma once
 
 #include <cstdint>

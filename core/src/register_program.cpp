@@ -25,9 +25,9 @@ struct Rule {
   bool has_slot;
 };
 constexpr Rule kRules[] = {
-    {HOOKLINE_STEP_WRITE, "WRITE", false, true, false},    {HOOKLINE_STEP_MODIFY, "MODIFY", false, true, false},
-    {HOOKLINE_STEP_SAVE, "SAVE", false, true, true},       {HOOKLINE_STEP_RESTORE, "RESTORE", false, true, true},
-    {HOOKLINE_STEP_POLL, "POLL", true, true, false},       {HOOKLINE_STEP_DELAY, "DELAY", true, false, false},
+    {HOOKLINE_STEP_WRITE, "WRITE", false, true, false}, {HOOKLINE_STEP_MODIFY, "MODIFY", false, true, false},
+    {HOOKLINE_STEP_SAVE, "SAVE", false, true, true},    {HOOKLINE_STEP_RESTORE, "RESTORE", false, true, true},
+    {HOOKLINE_STEP_POLL, "POLL", true, true, false},    {HOOKLINE_STEP_DELAY, "DELAY", true, false, false},
 };
 
 const Rule* find_rule(uint8_t op) {
@@ -50,11 +50,12 @@ std::string fault(const hookline_step& step, bool may_wait, std::span<const uint
   if (!rule->accesses) return {};
   if (step.width != 1 && step.width != 2 && step.width != 4)
     return fmt::format("{} is {} bytes wide, not 1, 2 or 4", rule->name, step.width);
-  if (step.offset % step.width) return fmt::format("{} at {:#x} is not naturally aligned", rule->name, step.offset);
+  if (step.offset % step.width)
+    return fmt::format("{} at {:#x} is not naturally aligned", rule->name, step.offset);
   if (step.bar > 5) return fmt::format("there is no BAR {}", step.bar);
   if (!bar_sizes.empty() && uint64_t{step.offset} + step.width > bar_sizes[step.bar])
-    return fmt::format("{} at {:#x} is behind the end of BAR {}, which has {:#x} bytes", rule->name, step.offset,
-                       step.bar, bar_sizes[step.bar]);
+    return fmt::format("{} at {:#x} is behind the end of BAR {}, which has {:#x} bytes", rule->name,
+                       step.offset, step.bar, bar_sizes[step.bar]);
   if (step.op == HOOKLINE_STEP_POLL && (step.value & ~step.mask))
     return fmt::format("POLL waits for {:#x}, which has bits outside its mask {:#x}", step.value, step.mask);
   return {};
@@ -69,20 +70,23 @@ Result<void> poll(const hookline_step& step, DeviceAccess& device) {
     if (!value) return fail(value.error());
     if ((*value & step.mask) == step.value) return {};
     if (last)
-      return fail(ETIMEDOUT, fmt::format("BAR {} register {:#x} is {:#x} after {} us, expected {:#x} under mask {:#x}",
-                                         step.bar, step.offset, *value, step.timeout_us, step.value, step.mask));
+      return fail(ETIMEDOUT,
+                  fmt::format("BAR {} register {:#x} is {:#x} after {} us, expected {:#x} under mask {:#x}",
+                              step.bar, step.offset, *value, step.timeout_us, step.value, step.mask));
     std::this_thread::sleep_for(kPollEvery);
   }
 }
 
-Result<void> run_step(const hookline_step& step, DeviceAccess& device, std::span<uint32_t, HOOKLINE_SAVED> saved) {
+Result<void> run_step(const hookline_step& step, DeviceAccess& device,
+                      std::span<uint32_t, HOOKLINE_SAVED> saved) {
   switch (step.op) {
     case HOOKLINE_STEP_WRITE:
       return device.write(step.bar, step.offset, step.width, step.value);
     case HOOKLINE_STEP_MODIFY: {
       const Result<uint64_t> value = device.read(step.bar, step.offset, step.width);
       if (!value) return fail(value.error());
-      return device.write(step.bar, step.offset, step.width, (*value & ~uint64_t{step.mask}) | (step.value & step.mask));
+      return device.write(step.bar, step.offset, step.width,
+                          (*value & ~uint64_t{step.mask}) | (step.value & step.mask));
     }
     case HOOKLINE_STEP_SAVE: {
       const Result<uint64_t> value = device.read(step.bar, step.offset, step.width);
@@ -106,7 +110,8 @@ Result<void> run_step(const hookline_step& step, DeviceAccess& device, std::span
 Result<void> check_program(std::string_view name, std::span<const hookline_step> steps, bool may_wait,
                            std::span<const uint64_t> bar_sizes) {
   if (steps.size() > HOOKLINE_MAX_STEPS)
-    return fail(EINVAL, fmt::format("{} program: {} steps, at most {} are allowed", name, steps.size(), HOOKLINE_MAX_STEPS));
+    return fail(EINVAL, fmt::format("{} program: {} steps, at most {} are allowed", name, steps.size(),
+                                    HOOKLINE_MAX_STEPS));
   uint64_t total_us = 0;
   for (size_t i = 0; i < steps.size(); ++i) {
     if (const std::string why = fault(steps[i], may_wait, bar_sizes); !why.empty())
@@ -114,8 +119,8 @@ Result<void> check_program(std::string_view name, std::span<const hookline_step>
     total_us += steps[i].timeout_us;
   }
   if (total_us > kMaxProgramUs)
-    return fail(EINVAL, fmt::format("{} program: it may wait {} us in all, at most {} are allowed", name, total_us,
-                                    kMaxProgramUs));
+    return fail(EINVAL, fmt::format("{} program: it may wait {} us in all, at most {} are allowed", name,
+                                    total_us, kMaxProgramUs));
   return {};
 }
 

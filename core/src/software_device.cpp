@@ -59,6 +59,7 @@ class SoftwareDevice::Access final : public DeviceAccess {
     if (device_.state_ != MigrationState::resuming)
       return fail(EBUSY, fmt::format("the start program can be replaced in RESUMING, the device is in {}",
                                      to_string(device_.state_)));
+    if (steps.empty()) return fail(EINVAL, "a start program that does nothing is not the same as none");
     if (const Result<void> ok = check_program("start", steps, true, device_.model_.bar_size); !ok) return ok;
     device_.start_once_.emplace(steps.begin(), steps.end());
     return {};
@@ -73,8 +74,9 @@ class SoftwareDevice::Access final : public DeviceAccess {
   Result<std::span<std::byte>> guest(uint64_t iova, size_t length) const {
     const std::span<std::byte> memory = device_.options_.memory;
     if (iova > memory.size() || length > memory.size() - iova)
-      return fail(EFAULT, fmt::format("guest memory has {:#x} bytes, IOVA {:#x} and {} bytes are behind its end",
-                                      memory.size(), iova, length));
+      return fail(EFAULT,
+                  fmt::format("guest memory has {:#x} bytes, IOVA {:#x} and {} bytes are behind its end",
+                              memory.size(), iova, length));
     return memory.subspan(iova, length);
   }
 
@@ -120,7 +122,8 @@ SoftwareDevice::SoftwareDevice(const hookline_model& model, Chain chain, Options
   };
 }
 
-Result<std::unique_ptr<SoftwareDevice>> SoftwareDevice::create(const hookline_model& model, Chain chain, Options options) {
+Result<std::unique_ptr<SoftwareDevice>> SoftwareDevice::create(const hookline_model& model, Chain chain,
+                                                               Options options) {
   std::unique_ptr<SoftwareDevice> device(new SoftwareDevice(model, std::move(chain), std::move(options)));
   const struct {
     std::string_view name;
@@ -130,7 +133,8 @@ Result<std::unique_ptr<SoftwareDevice>> SoftwareDevice::create(const hookline_mo
                   {"start", device->chain_.start(), true},
                   {"reset", device->chain_.reset(), false}};
   for (const auto& program : programs) {
-    if (const Result<void> ok = check_program(program.name, program.steps, program.may_wait, model.bar_size); !ok)
+    if (const Result<void> ok = check_program(program.name, program.steps, program.may_wait, model.bar_size);
+        !ok)
       return fail(ok.error());
   }
   device->model_self_ = model.create(&device->model_host_, device->options_.index);
@@ -156,7 +160,8 @@ Result<uint64_t> SoftwareDevice::device_access(uint32_t op, uint32_t region, uin
                                                uint64_t value) {
   const bool sized = width == 1 || width == 2 || width == 4 || width == 8;
   if (!sized || offset % width || offset >= region_size(region) || width > region_size(region) - offset)
-    return fail(EINVAL, fmt::format("there is no register of {} bytes at {:#x} of region {}", width, offset, region));
+    return fail(EINVAL,
+                fmt::format("there is no register of {} bytes at {:#x} of region {}", width, offset, region));
   if (region != HOOKLINE_REGION_CONFIG) {
     if (op == HOOKLINE_OP_READ) return model_.read(model_self_, region, offset, width);
     model_.write(model_self_, region, offset, width, value);
@@ -170,29 +175,37 @@ Result<uint64_t> SoftwareDevice::device_access(uint32_t op, uint32_t region, uin
   return read;
 }
 
+/// What no worker was there to see.
+Result<void> SoftwareDevice::missed() {
+  if (options_.fail_without_worker)
+    return fail(EIO, "no worker serves the device, and by its configuration accesses without one fail");
+  incomplete_ = true;
+  return {};
+}
+
 /// One unit inside a trapped range: the chain, then the device.
 Result<void> SoftwareDevice::trapped(hookline_access& access) {
   Outcome outcome;
   if (worker_) {
     outcome = worker_->access(access);
-  } else {
-    incomplete_ = true;
-    if (options_.fail_without_worker)
-      return fail(EIO, fmt::format("no worker serves the device, and accesses without one fail by its configuration"));
+  } else if (const Result<void> ok = missed(); !ok) {
+    return ok;
   }
   if (outcome.answer < 0) return fail(-outcome.answer, outcome.text);
   if (outcome.answer == HOOKLINE_HANDLED) return {};
-  const Result<uint64_t> value = device_access(access.op, access.region, access.offset, access.length, access.value);
+  const Result<uint64_t> value =
+      device_access(access.op, access.region, access.offset, access.length, access.value);
   if (!value) return fail(value.error());
   access.value = *value;
   return {};
 }
 
-Result<void> SoftwareDevice::access(uint32_t op, uint32_t region, uint64_t offset, std::span<std::byte> data) {
+Result<void> SoftwareDevice::access(uint32_t op, uint32_t region, uint64_t offset,
+                                    std::span<std::byte> data) {
   const uint64_t size = region_size(region);
   if (offset > size || data.size() > size - offset)
-    return fail(EINVAL, fmt::format("region {} has {:#x} bytes; {} bytes at {:#x} are not in it", region, size, data.size(),
-                                    offset));
+    return fail(EINVAL, fmt::format("region {} has {:#x} bytes; {} bytes at {:#x} are not in it", region,
+                                    size, data.size(), offset));
   AccessUnits pieces(offset, data.size());
   for (const hookline_range& range : chain_.ranges()) {
     if (range.region != region) continue;
@@ -255,9 +268,11 @@ Result<void> SoftwareDevice::ioctl(hookline_ioctl& request, const Behind& behind
   const bool asked = number < 32 && (wanted >> number & 1);
 
   Outcome outcome;
-  if (asked && worker_) outcome = worker_->ioctl(request);
-  if (asked && !worker_ && options_.fail_without_worker)
-    return fail(EIO, "no worker serves the device, and requests without one fail by its configuration");
+  if (asked && worker_) {
+    outcome = worker_->ioctl(request);
+  } else if (asked) {
+    if (const Result<void> ok = missed(); !ok) return ok;
+  }
   if (outcome.answer == HOOKLINE_PASS || outcome.answer == HOOKLINE_RUN_REST) {
     request.result = behind ? behind(request) : -ENOTTY;
     if (outcome.answer == HOOKLINE_RUN_REST) {
@@ -282,18 +297,26 @@ Result<void> SoftwareDevice::set_state(MigrationState target) {
     if (!next) return fail(next.error());
     const Arc& arc = *find_arc(state_, *next);
     if (const Result<void> ok = run_arc(arc); !ok) return ok;
-    state_ = arc.to;
-    if (worker_) worker_->event({HOOKLINE_EVENT_STATE, static_cast<uint32_t>(arc.from), static_cast<uint32_t>(arc.to), 0});
+    enter(arc.to);
   }
   return {};
 }
 
-/// P2P traffic cannot be told apart here, so the programs run at its arcs and nothing is left to do for stop and start.
+void SoftwareDevice::enter(MigrationState state) {
+  const auto from = static_cast<uint32_t>(state_);
+  state_ = state;
+  if (worker_) worker_->event({HOOKLINE_EVENT_STATE, from, static_cast<uint32_t>(state), 0});
+}
+
+/// P2P traffic cannot be told apart here, so the programs run at its arcs and nothing is left to do for stop
+/// and start.
 Result<void> SoftwareDevice::run_arc(const Arc& arc) {
+  if (arc.session == SessionAction::begin_pre_copy && incomplete_) return incomplete_error();
   if (arc.device == DeviceAction::quiesce) {
     if (const Result<void> ok = run_program("stop", chain_.stop(), *access_, saved_); !ok) return ok;
   } else if (arc.device == DeviceAction::release) {
-    const std::span<const hookline_step> steps = start_once_ ? std::span<const hookline_step>(*start_once_) : chain_.start();
+    const std::span<const hookline_step> steps =
+        start_once_ ? std::span<const hookline_step>(*start_once_) : chain_.start();
     if (const Result<void> ok = run_program("start", steps, *access_, saved_); !ok) return ok;
     start_once_.reset();
   }
@@ -312,7 +335,7 @@ Result<void> SoftwareDevice::run_arc(const Arc& arc) {
       end_session();
       if (complete) break;
       // What a refused stream left behind must not run.
-      state_ = MigrationState::error;
+      enter(MigrationState::error);
       return fail(EINVAL, complete.error().text);
     }
     case SessionAction::continue_stop_copy:
@@ -322,7 +345,8 @@ Result<void> SoftwareDevice::run_arc(const Arc& arc) {
   return {};
 }
 
-/// What is wrong is said by the data file, not by the arc: a VMM resets a device whose arc to STOP_COPY fails.
+/// What is wrong is said by the data file, not by the arc: a VMM resets a device whose arc to STOP_COPY
+/// fails.
 void SoftwareDevice::begin_session(bool load) {
   end_session();
   if (!worker_) {
@@ -342,15 +366,20 @@ void SoftwareDevice::end_session() {
   session_error_.reset();
 }
 
+tl::unexpected<Error> SoftwareDevice::incomplete_error() const {
+  return fail(ENODATA,
+              "an access to the device was missed while it had no worker, so its state is not complete: it "
+              "migrates again after its guest has reset it");
+}
+
 Error SoftwareDevice::session_error() const {
-  return session_error_ ? *session_error_ : Error{EIO, "the worker that had this stream is gone; begin the migration again"};
+  return session_error_ ? *session_error_
+                        : Error{EIO, "the worker that had this stream is gone; begin the migration again"};
 }
 
 Result<size_t> SoftwareDevice::read_state(std::span<std::byte> out) {
   if (!saves(state_)) return fail(ENODEV, fmt::format("in {} there is no state to read", to_string(state_)));
-  if (incomplete_)
-    return fail(EIO, "an access to the device was missed while it had no worker, its state is not complete: it migrates "
-                     "again after the guest has reset it");
+  if (incomplete_) return incomplete_error();
   if (!saver_) return fail(session_error());
   if (out.empty()) return size_t{0};
   const SavePhase phase = state_ == MigrationState::stop_copy ? SavePhase::stop_copy : SavePhase::pre_copy;
@@ -364,7 +393,10 @@ Result<void> SoftwareDevice::write_state(std::span<const std::byte> bytes) {
   if (state_ != MigrationState::resuming)
     return fail(ENODEV, fmt::format("in {} no state can be written", to_string(state_)));
   if (!loader_) return fail(session_error());
-  return loader_->write(bytes);
+  const Result<void> ok = loader_->write(bytes);
+  // What a refused stream has left in the device must not stay there.
+  if (!ok) run_reset_program();
+  return ok;
 }
 
 Result<std::vector<std::byte>> SoftwareDevice::save_all(size_t cut) {
@@ -386,19 +418,27 @@ Result<uint64_t> SoftwareDevice::initial_bytes() const {
   return saver_->pending();
 }
 
-uint64_t SoftwareDevice::stop_copy_bytes() const { return chain_.max_state(); }
+uint64_t SoftwareDevice::stop_copy_bytes() const {
+  return chain_.max_state();
+}
 
 void SoftwareDevice::reset() {
   end_session();
   start_once_.reset();
   model_.reset(model_self_);
-  std::array<uint32_t, HOOKLINE_SAVED> saved{};
-  // A reset always succeeds; a program that cannot run, create() has refused.
-  (void)run_program("reset", chain_.reset(), *access_, saved);
+  run_reset_program();
   std::ranges::fill(shadow_, std::byte{0});
+  saved_ = {};
   incomplete_ = false;
-  state_ = MigrationState::running;
   if (worker_) worker_->event({HOOKLINE_EVENT_RESET, 0, 0, 0});
+  if (state_ != MigrationState::running) enter(MigrationState::running);
+}
+
+/// With slots of its own: what the stop program has kept is not touched.
+void SoftwareDevice::run_reset_program() {
+  std::array<uint32_t, HOOKLINE_SAVED> slots{};
+  // It must succeed; a program that cannot run, create() has refused.
+  (void)run_program("reset", chain_.reset(), *access_, slots);
 }
 
 // ---- wire, worker
@@ -422,6 +462,8 @@ Result<void> SoftwareDevice::start_worker() {
   return {};
 }
 
-DeviceAccess& SoftwareDevice::behind() { return *access_; }
+DeviceAccess& SoftwareDevice::behind() {
+  return *access_;
+}
 
 }  // namespace hookline

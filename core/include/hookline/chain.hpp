@@ -44,8 +44,9 @@ struct Link {
   bool saves() const { return plugin.save != nullptr; }
 };
 
-/// Takes over a plugin object as its library exports it. No code of the plugin runs. Fewer options than keys: the rest
-/// is not set. EPROTONOSUPPORT: another ABI or a missing feature of the host; EINVAL: an object that breaks the ABI.
+/// Takes over a plugin object as its library exports it. No code of the plugin runs. Fewer options than keys:
+/// the rest is not set. EPROTONOSUPPORT: another ABI or a missing feature of the host; EINVAL: an object that
+/// breaks the ABI.
 Result<Link> make_link(const hookline_plugin& exported, std::vector<OptionValue> options = {},
                        std::shared_ptr<const void> library = nullptr);
 
@@ -56,7 +57,8 @@ class Chain {
   /// The link that moves the device; none: the device does not migrate.
   std::optional<size_t> owner() const { return owner_; }
 
-  /// What the VMM's accesses are trapped in: sorted, disjoint, adjacent ranges with the same operations joined.
+  /// What the VMM's accesses are trapped in: sorted, disjoint, adjacent ranges with the same operations
+  /// joined.
   std::span<const hookline_range> ranges() const { return ranges_; }
   uint32_t ioctls() const { return ioctls_; }
   uint32_t features() const { return features_; }
@@ -85,9 +87,9 @@ class Chain {
   uint64_t max_state_ = 0;
 };
 
-/// EINVAL for links that cannot stand together: no link, the same plugin twice, two owners, two guards on the same
-/// bytes, a guard that does not know an operation another link uses, too much shadow, too many ranges, a program
-/// that is too long or wrong.
+/// EINVAL for links that cannot stand together: no link, the same plugin twice, two owners, two guards on the
+/// same bytes, a guard that does not know an operation another link uses, too much shadow, too many ranges, a
+/// program that is too long or wrong.
 Result<Chain> build_chain(std::vector<Link> links);
 
 }  // namespace hookline

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A whole chain's state, to a stream and back: the owner's match record, each plugin's sections under its name, the
-// trailer.
+// A whole chain's state, to a stream and back: the owner's match record, each plugin's sections under its
+// name, the trailer.
 //
-// In PRE_COPY the match record goes out alone: a wrong destination refuses it while the guest still runs. A destination
-// refuses a stream before anything is applied, or the failure is that of apply() itself; either is final. Thread rule:
-// that of the OpenDevice, which outlives both. Errors: Result; the first one stays.
+// In PRE_COPY the match record goes out alone: a wrong destination refuses it while the guest still runs. A
+// destination refuses a stream before anything is applied, or the failure is that of apply() itself; either
+// is final. Thread rule: that of the OpenDevice, which outlives both. Errors: Result; the first one stays.
 //
 //     auto saver = DeviceStateSaver::begin(device);
 //     while (!saver->done()) send(saver->fill(buffer, SavePhase::stop_copy));
@@ -40,8 +40,8 @@ class DeviceStateSaver {
   /// EOPNOTSUPP without a migration owner. No plugin is asked before STOP_COPY.
   static Result<DeviceStateSaver> begin(OpenDevice& device);
 
-  /// Moves the next bytes of the phase to the front of `out` and says how many; fewer than out.size() only at the
-  /// end of the phase.
+  /// Moves the next bytes of the phase to the front of `out` and says how many; fewer than out.size() only at
+  /// the end of the phase.
   Result<size_t> fill(std::span<std::byte> out, SavePhase phase);
   /// Nothing follows in this phase.
   bool finished(SavePhase phase) const;
@@ -70,7 +70,8 @@ class DeviceStateLoader {
   DeviceStateLoader(const DeviceStateLoader&) = delete;
   DeviceStateLoader& operator=(const DeviceStateLoader&) = delete;
 
-  /// Takes bytes in any cut. With the trailer's last byte every plugin has loaded and applied its state, in chain order.
+  /// Takes bytes in any cut. With the trailer's last byte every plugin has loaded and applied its state, in
+  /// chain order.
   Result<void> write(std::span<const std::byte> bytes);
   /// Everything was written and applied.
   bool complete() const { return reader_.complete(); }

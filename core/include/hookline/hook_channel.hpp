@@ -2,16 +2,18 @@
 //
 // The userspace end of vfio-pci-hooks: define a device, attach to it, serve one open after the other.
 //
-// linux/vfio_pci_hooks.h says what each call means; here are its descriptors and mappings as objects. Closing is
-// their destructor's. Thread rule: one thread per object. Errors: Result, the kernel's errno and a text that says what
-// was asked of which device; ESHUTDOWN once the device was closed, ECANCELED once the session was revoked.
+// linux/vfio_pci_hooks.h says what each call means; here are its descriptors and mappings as objects. Closing
+// is their destructor's. Thread rule: one thread per object. Errors: Result, the kernel's errno and a text
+// that says what was asked of which device; ESHUTDOWN once the device was closed, ECANCELED once the session
+// was revoked.
 //
 //     auto control = ControlDevice::open();
 //     control->define(definition, chain);                    // before the driver is bound
 //     auto channel = control->attach(address);               // then: any process that holds the channel
 //     while (auto session = channel->wait_open()) {
 //       auto device = OpenDevice::open(chain, **session, info, log);
-//       serve(**session, **device, {});                      // hookline/hook_serve.hpp: until the VMM closes the device
+//       serve(**session, **device, {});                      // hookline/hook_serve.hpp: until the VMM closes
+//       the device
 //     }
 #pragma once
 
@@ -48,9 +50,11 @@ class FileDescriptor {
 struct Definition {
   vfio_pci_hooks_address address{};
   uint16_t vendor = 0, device = 0;
-  std::vector<std::string> handlers = {VFIO_PCI_HOOKS_CHANNEL_NAME};  ///< in-kernel handlers stand around "channel"
-  uint32_t guest_memory = VFIO_PCI_HOOKS_MEMORY_NONE;                 ///< VFIO_PCI_HOOKS_MEMORY_*
-  bool fail_without_worker = false;  ///< an access with no worker fails (EIO) instead of passing to the device
+  std::vector<std::string> handlers = {
+      VFIO_PCI_HOOKS_CHANNEL_NAME};                    ///< in-kernel handlers stand around "channel"
+  uint32_t guest_memory = VFIO_PCI_HOOKS_MEMORY_NONE;  ///< VFIO_PCI_HOOKS_MEMORY_*
+  bool fail_without_worker =
+      false;  ///< an access with no worker fails (EIO) instead of passing to the device
   uint32_t access_limit_ms = 100;
   uint32_t state_limit_ms = 10000;
 };
@@ -73,9 +77,11 @@ class ControlDevice {
   FileDescriptor fd_;
 };
 
-/// One open of the device. Its registers are reached by calls, never by a mapping, unless a plugin asks for one: a
-/// mapped BAR answers SIGBUS while the device is in reset, in low power or has memory decoding off, a call answers
-/// an errno. Shadow, slots and stream buffer are the kernel's memory and stay readable until the object goes.
+/// One open of the device. Its registers are reached by calls, and by a mapping only where a plugin asks for
+/// one: a mapped BAR answers SIGBUS while the device is in reset, in low power or has memory decoding off, a
+/// call answers an errno. Slots, shadow and stream buffer go with the session, too: once next() has said that
+/// it is over, touching them is SIGBUS. A worker that dies of it (the close came in the middle of a request)
+/// is replaced like any other.
 class Session final : public DeviceAccess {
  public:
   ~Session() override;
@@ -92,8 +98,8 @@ class Session final : public DeviceAccess {
   Result<uint32_t> saved(uint32_t slot) override;
   Result<void> set_sizes(uint64_t initial, uint64_t stop_copy) override;
 
-  /// Hands over the answer in slot `answered` (or VFIO_PCI_HOOKS_NO_SLOT) and waits for what comes next. Besides the
-  /// errors above ETIME after `timeout_ms` and EINTR; the answer has been handed over then.
+  /// Hands over the answer in slot `answered` (or VFIO_PCI_HOOKS_NO_SLOT) and waits for what comes next.
+  /// Besides the errors above ETIME after `timeout_ms` and EINTR; the answer has been handed over then.
   Result<vfio_pci_hooks_next> next(int answered, int timeout_ms);
   vfio_pci_hooks_slot& slot(uint32_t index);
   std::span<std::byte> stream();
@@ -124,8 +130,8 @@ class Channel {
   explicit Channel(FileDescriptor fd) : fd_(std::move(fd)) {}
   int fd() const { return fd_.get(); }
 
-  /// Waits until the device is open and not served; `chain` says how large its shadow is. ENODEV: the function left
-  /// the driver. EAGAIN with `wait` false: not now; poll() fd() for POLLIN. EINTR: a signal.
+  /// Waits until the device is open and not served; `chain` says how large its shadow is. ENODEV: the
+  /// function left the driver. EAGAIN with `wait` false: not now; poll() fd() for POLLIN. EINTR: a signal.
   Result<std::unique_ptr<Session>> wait_open(const Chain& chain, bool wait = true);
 
  private:

@@ -2,8 +2,8 @@
 //
 // The worker's loop: the requests of one session, answered by one open chain.
 //
-// Thread rule: one thread; plugins run on it. Errors: what fails a request is its answer and a line in the log; what
-// ends the session is serve()'s result.
+// Thread rule: one thread; plugins run on it. Errors: what fails a request is its answer and a line in the
+// log; what ends the session is serve()'s result.
 //
 //     switch (*serve(session, device, {.log = log})) {
 //       case ServeEnd::closed: ...  // the next open is a new session
@@ -68,7 +68,8 @@ struct ServeOptions {
   int idle_ms = -1;  ///< below 0: no such beat
 };
 
-/// Answers requests until the session ends. An Error is none of the ends: the kernel said something unexpected.
+/// Answers requests until the session ends. An Error is none of the ends: the kernel said something
+/// unexpected.
 Result<ServeEnd> serve(Session& session, OpenDevice& device, const ServeOptions& options = {});
 
 }  // namespace hookline

@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// One open of one device: the chain's plugins, opened in order on a DeviceAccess, and the walk of every operation
-// through them.
+// One open of one device: the chain's plugins, opened in order on a DeviceAccess, and the walk of every
+// operation through them.
 //
-// A link is asked only for bytes of its own ranges and for operations it wants; the walk is flat, first link first,
-// and ends at the first that does not pass. Thread rule: one thread. Errors: a failing plugin becomes an Outcome or an
-// Error with its errno and a text that names the plugin; nothing a plugin throws comes out, and nothing here throws.
+// A link is asked only for bytes of its own ranges and for operations it wants; the walk is flat, first link
+// first, and ends at the first that does not pass. Thread rule: one thread. Errors: a failing plugin becomes
+// an Outcome or an Error with its errno and a text that names the plugin; nothing a plugin throws comes out,
+// and nothing here throws.
 //
 //     auto device = OpenDevice::open(chain, access, {.address = "0000:01:10.0"}, log);
 //     if (!device) return fail(device.error());
-//     Outcome outcome = (*device)->access(a);  // 0: a.value holds. > 0: nobody's, do the default. < 0: -errno
+//     Outcome outcome = (*device)->access(a);  // 0: a.value holds. > 0: nobody's, do the default. < 0:
+//     -errno
 #pragma once
 
 #include <cstddef>
@@ -20,10 +22,10 @@
 #include <string>
 #include <string_view>
 
+#include <hookline/plugin.h>
 #include <hookline/chain.hpp>
 #include <hookline/device_access.hpp>
 #include <hookline/fields.hpp>
-#include <hookline/plugin.h>
 #include <hookline/result.hpp>
 
 namespace hookline {
@@ -46,21 +48,23 @@ struct Outcome {
 
 class OpenDevice {
  public:
-  /// Opens every plugin, first link first; if one fails, those already open are closed again. `chain` and `access`
-  /// (and `pf`, if there is one) outlive the object.
-  static Result<std::unique_ptr<OpenDevice>> open(const Chain& chain, DeviceAccess& access, const DeviceInfo& info,
-                                                  PluginLog log = {}, PfPort* pf = nullptr);
+  /// Opens every plugin, first link first; if one fails, those already open are closed again. `chain` and
+  /// `access` (and `pf`, if there is one) outlive the object.
+  static Result<std::unique_ptr<OpenDevice>> open(const Chain& chain, DeviceAccess& access,
+                                                  const DeviceInfo& info, PluginLog log = {},
+                                                  PfPort* pf = nullptr);
   /// Closes the plugins, last link first.
   ~OpenDevice();
   OpenDevice(const OpenDevice&) = delete;
   OpenDevice& operator=(const OpenDevice&) = delete;
 
-  /// One aligned access of 1, 2, 4 or 8 bytes. A link whose range begins or ends inside it is asked for its part
-  /// alone; if then one part is answered and another passes, the passing one is done here, behind the chain.
+  /// One aligned access of 1, 2, 4 or 8 bytes. A link whose range begins or ends inside it is asked for its
+  /// part alone; if then one part is answered and another passes, the passing one is done here, behind the
+  /// chain.
   Outcome access(hookline_access& access) noexcept;
 
-  /// HOOKLINE_RUN_REST: run what is behind the chain, then call again with HOOKLINE_IOCTL_AFTER and the result, which
-  /// goes to every link that wants the operation, last link first.
+  /// HOOKLINE_RUN_REST: run what is behind the chain, then call again with HOOKLINE_IOCTL_AFTER and the
+  /// result, which goes to every link that wants the operation, last link first.
   Outcome ioctl(hookline_ioctl& request) noexcept;
 
   /// Tells every link; a failure is logged.

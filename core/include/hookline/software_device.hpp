@@ -1,15 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A device that needs no hardware and no kernel module: a software model (hookline/model.h), the plugin chain in front
-// of it, and what vfio-pci and vfio-pci-hooks do around both. Plugins cannot tell the difference, so their unit tests
-// and the demo run on it.
+// A device that needs no hardware and no kernel module: a software model (hookline/model.h), the plugin chain
+// in front of it, and what vfio-pci and vfio-pci-hooks do around both. Plugins cannot tell the difference, so
+// their unit tests and the demo run on it.
 //
 // Thread rule: one thread. Errors: Result, with the errno a VMM would get and the reason.
 //
 //     SoftwareDevice vf(model, chain, {.memory = guest});
-//     vf.write32(0, kMode, 3);                                  // as the guest does; the chain sees its ranges
-//     vf.set_state(MigrationState::stop_copy);
-//     auto stream = vf.save_all();                              // read() until 0
+//     vf.write32(0, kMode, 3);                                  // as the guest does; the chain sees its
+//     ranges vf.set_state(MigrationState::stop_copy); auto stream = vf.save_all(); // read() until 0
 //     other.set_state(MigrationState::resuming);
 //     other.write_state(*stream);                               // in any cut
 //     other.set_state(MigrationState::running);
@@ -25,10 +24,10 @@
 #include <string>
 #include <vector>
 
+#include <hookline/model.h>
 #include <hookline/chain.hpp>
 #include <hookline/device_state.hpp>
 #include <hookline/migration_state.hpp>
-#include <hookline/model.h>
 #include <hookline/open_device.hpp>
 #include <hookline/result.hpp>
 
@@ -51,15 +50,16 @@ class SoftwareDevice {
   };
 
   /// Opened, with a worker, in RUNNING. ENOMEM, or what a plugin's open() said. `model` outlives the device.
-  static Result<std::unique_ptr<SoftwareDevice>> create(const hookline_model& model, Chain chain, Options options);
+  static Result<std::unique_ptr<SoftwareDevice>> create(const hookline_model& model, Chain chain,
+                                                        Options options);
   ~SoftwareDevice();
   SoftwareDevice(const SoftwareDevice&) = delete;
   SoftwareDevice& operator=(const SoftwareDevice&) = delete;
 
   // ---- the VMM's side
 
-  /// Any offset and length inside the region; cut at the edges of trapped ranges and into aligned units of at most 8
-  /// bytes, as the kernel does.
+  /// Any offset and length inside the region; cut at the edges of trapped ranges and into aligned units of at
+  /// most 8 bytes, as the kernel does.
   Result<void> read(uint32_t region, uint64_t offset, std::span<std::byte> data);
   Result<void> write(uint32_t region, uint64_t offset, std::span<const std::byte> data);
   Result<uint32_t> read32(uint32_t region, uint64_t offset);
@@ -109,12 +109,17 @@ class SoftwareDevice {
 
   Result<void> access(uint32_t op, uint32_t region, uint64_t offset, std::span<std::byte> data);
   Result<void> trapped(hookline_access& access);
-  Result<uint64_t> device_access(uint32_t op, uint32_t region, uint64_t offset, uint32_t width, uint64_t value);
+  Result<void> missed();
+  Result<uint64_t> device_access(uint32_t op, uint32_t region, uint64_t offset, uint32_t width,
+                                 uint64_t value);
   uint64_t region_size(uint32_t region) const;
+  void enter(MigrationState state);
   Result<void> run_arc(const Arc& arc);
+  void run_reset_program();
   void begin_session(bool load);
   void end_session();
   Error session_error() const;
+  tl::unexpected<Error> incomplete_error() const;
 
   const hookline_model& model_;
   Chain chain_;

@@ -1,0 +1,361 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <hookline/device_state.hpp>
+
+#include <random>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "fake_plugin.hpp"
+
+namespace hookline {
+namespace {
+
+using test::FakePlugin;
+using test::links;
+using ::testing::AllOf;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+using Bytes = std::vector<std::byte>;
+
+/// One host: a chain of an observer with state, the owner, and a handler with state, and the device behind
+/// it.
+class Host {
+ public:
+  Host() {
+    for (FakePlugin* plugin : {&observer, &owner, &extra}) {
+      plugin->with_state();
+      plugin->on_save = [this, plugin](hookline_writer* out) {
+        return plugin->host->put(out, "value", &value, sizeof(value));
+      };
+      plugin->on_load = [this, plugin](hookline_reader* in) {
+        return plugin->host->get(in, "value", &loaded, sizeof(loaded));
+      };
+      plugin->on_apply = [this] {
+        value = loaded;
+        return 0;
+      };
+    }
+    owner.own_migration().guard().abi.max_state = 4 << 20;
+    extra.guard();
+  }
+
+  void open() { open(links(observer, owner, extra)); }
+  void open(std::vector<Link> chosen) {
+    Result<Chain> built = build_chain(std::move(chosen));
+    ASSERT_TRUE(built) << built.error().text;
+    chain = std::make_unique<Chain>(std::move(*built));
+    auto opened = OpenDevice::open(*chain, access, {});
+    ASSERT_TRUE(opened) << opened.error().text;
+    device = std::move(*opened);
+    journal.clear();
+  }
+
+  Bytes save(size_t cut = 1 << 20) {
+    Bytes stream, piece(cut);
+    auto saver = DeviceStateSaver::begin(*device);
+    EXPECT_TRUE(saver);
+    while (saver && !saver->done()) {
+      const Result<size_t> got = saver->fill(piece, SavePhase::stop_copy);
+      if (!got) {
+        ADD_FAILURE() << got.error().text;
+        break;
+      }
+      stream.insert(stream.end(), piece.begin(), piece.begin() + static_cast<ptrdiff_t>(*got));
+    }
+    return stream;
+  }
+
+  /// The refusal, or nothing.
+  std::string load(std::span<const std::byte> stream) {
+    DeviceStateLoader loader(*device);
+    Result<void> ok = loader.write(stream);
+    if (ok) ok = loader.end();
+    EXPECT_EQ(loader.complete(), ok.has_value());
+    return ok ? "" : ok.error().text;
+  }
+
+  bool applied() const {
+    return std::ranges::any_of(journal, [](const std::string& s) { return s.ends_with("apply"); });
+  }
+
+  test::Journal journal;
+  FakePlugin observer{"observer", journal}, owner{"owner", journal}, extra{"extra", journal};
+  test::FakeAccess access{journal};
+  std::unique_ptr<Chain> chain;
+  std::unique_ptr<OpenDevice> device;
+  uint64_t value = 0, loaded = 0;
+};
+
+class DeviceStateTest : public ::testing::Test {
+ protected:
+  DeviceStateTest() { source_.value = 0x1234; }
+  Host source_, destination_;
+};
+
+TEST_F(DeviceStateTest, MovesTheStateOfAllLinksInChainOrder) {
+  source_.open();
+  destination_.open();
+  const Bytes stream = source_.save();
+  EXPECT_EQ(destination_.load(stream), "");
+  EXPECT_EQ(destination_.value, 0x1234U);
+  EXPECT_THAT(source_.journal, ElementsAre("observer save", "owner save", "extra save"));
+  EXPECT_THAT(destination_.journal, ElementsAre("observer load", "owner load", "extra load", "observer apply",
+                                                "owner apply", "extra apply"));
+}
+
+TEST_F(DeviceStateTest, AnyCutOnEitherSideGivesTheSame) {
+  source_.open();
+  // The second half of the owner's state is a section of its own.
+  int part = 0;
+  Bytes blob(300000);
+  std::mt19937 random(1);
+  for (std::byte& b : blob) b = static_cast<std::byte>(random());
+  source_.owner.on_save = [&](hookline_writer* out) {
+    const int ret = source_.owner.host->put(out, "blob", blob.data() + 150000 * part, 150000);
+    return ret ? ret : (part++ == 0 ? HOOKLINE_MORE : 0);
+  };
+  const Bytes whole = source_.save(1 << 21);
+  for (const size_t cut : {1UL, 7UL, 4096UL, 0UL}) {  // 0: random pieces
+    part = 0;
+    if (cut) {
+      EXPECT_EQ(source_.save(cut), whole) << cut;
+    }
+
+    Host host;
+    host.open();
+    Bytes got;
+    host.owner.on_load = [&](hookline_reader* in) {
+      got.resize(got.size() + 150000);
+      return host.owner.host->get(in, "blob", got.data() + got.size() - 150000, 150000);
+    };
+    DeviceStateLoader loader(*host.device);
+    for (size_t at = 0; at < whole.size();) {
+      const size_t length = std::min(whole.size() - at, cut ? cut : 1 + random() % 5000);
+      EXPECT_FALSE(host.applied()) << "before the last byte";
+      ASSERT_TRUE(loader.write(std::span(whole).subspan(at, length)));
+      at += length;
+    }
+    EXPECT_TRUE(loader.complete());
+    EXPECT_TRUE(host.applied());
+    EXPECT_EQ(got, blob) << cut;
+  }
+}
+
+TEST_F(DeviceStateTest, PreCopyIsTheMatchRecordAlone) {
+  source_.open();
+  destination_.open();
+  auto saver = DeviceStateSaver::begin(*source_.device);
+  Bytes piece(65536), stream;
+  const size_t expected = saver->pending();
+  Result<size_t> got = saver->fill(piece, SavePhase::pre_copy);
+  ASSERT_TRUE(got);
+  EXPECT_EQ(*got, expected);
+  EXPECT_TRUE(saver->finished(SavePhase::pre_copy));
+  EXPECT_EQ(*saver->fill(piece, SavePhase::pre_copy), 0U);
+  EXPECT_TRUE(source_.journal.empty()) << "no plugin is asked while the guest runs";
+
+  DeviceStateLoader loader(*destination_.device);
+  ASSERT_TRUE(loader.write(std::span(piece).first(expected)));
+  got = saver->fill(piece, SavePhase::stop_copy);
+  ASSERT_TRUE(got);
+  EXPECT_TRUE(saver->done());
+  ASSERT_TRUE(loader.write(std::span(piece).first(*got)));
+  EXPECT_TRUE(loader.complete());
+  EXPECT_EQ(destination_.value, 0x1234U);
+}
+
+// ---- refused before anything moves
+
+TEST_F(DeviceStateTest, AnotherDeviceOrVersionIsRefusedByTheMatchRecord) {
+  const struct {
+    void (*change)(FakePlugin& owner);
+    const char* text;
+  } cases[] = {
+      {[](FakePlugin& p) { p.abi.model = "com.example/other"; },
+       "device model is \"com.example/fake\", here it is \"com.example/other\""},
+      {[](FakePlugin& p) { p.abi.name = "other"; }, "plugin is \"owner\", here it is \"other\""},
+      {[](FakePlugin& p) { p.abi.migration_version = "2"; }, "migration version is \"1\", here it is \"2\""},
+  };
+  source_.open();
+  const Bytes stream = source_.save();
+  const size_t record = DeviceStateSaver::begin(*source_.device)->pending();
+  for (const auto& c : cases) {
+    Host host;
+    c.change(host.owner);
+    host.open();
+    EXPECT_THAT(host.load(std::span(stream).first(record)), HasSubstr(c.text));
+    EXPECT_TRUE(host.journal.empty());
+  }
+}
+
+TEST_F(DeviceStateTest, TheVersionForPeopleDecidesNothing) {
+  destination_.owner.abi.version = "99";
+  source_.open();
+  destination_.open();
+  EXPECT_EQ(destination_.load(source_.save()), "");
+}
+
+TEST_F(DeviceStateTest, WithoutAnOwnerThereIsNoMigration) {
+  source_.open(links(source_.observer));
+  const auto saver = DeviceStateSaver::begin(*source_.device);
+  ASSERT_FALSE(saver);
+  EXPECT_EQ(saver.error().code, EOPNOTSUPP);
+  destination_.open();
+  const Bytes stream = destination_.save();
+  EXPECT_THAT(source_.load(stream), HasSubstr("no plugin of its chain owns"));
+}
+
+// ---- chains that differ
+
+TEST_F(DeviceStateTest, AMandatorySectionNobodyLoadsIsRefused) {
+  source_.open();
+  destination_.open(links(destination_.observer, destination_.owner));
+  EXPECT_THAT(destination_.load(source_.save()), AllOf(HasSubstr("\"extra\""), HasSubstr("add plugin")));
+  EXPECT_FALSE(destination_.applied());
+}
+
+TEST_F(DeviceStateTest, AnObserversSectionMayBeSkippedOrMissing) {
+  source_.open();
+  destination_.open(links(destination_.owner, destination_.extra));
+  EXPECT_EQ(destination_.load(source_.save()), "");
+
+  Host back;
+  back.open();
+  EXPECT_EQ(back.load(destination_.save()), "");
+  EXPECT_THAT(back.journal, ElementsAre("owner load", "extra load", "owner apply", "extra apply"));
+}
+
+TEST_F(DeviceStateTest, AMissingSectionOfAnybodyElseIsRefused) {
+  source_.open(links(source_.owner));
+  destination_.open();
+  EXPECT_THAT(destination_.load(source_.save()),
+              AllOf(HasSubstr("no section of plugin \"extra\""), HasSubstr("source")));
+  EXPECT_FALSE(destination_.applied());
+}
+
+// ---- bad streams and bad values
+
+TEST_F(DeviceStateTest, NoFlippedByteAndNoShorterStreamIsApplied) {
+  source_.open();
+  Bytes stream = source_.save();
+  for (size_t i = 0; i < stream.size(); ++i) {
+    Host flipped;
+    flipped.open();
+    stream[i] ^= std::byte{0x10};
+    EXPECT_NE(flipped.load(stream), "") << "byte " << i;
+    EXPECT_FALSE(flipped.applied()) << "byte " << i;
+    stream[i] ^= std::byte{0x10};
+
+    Host shorter;
+    shorter.open();
+    EXPECT_NE(shorter.load(std::span(stream).first(i)), "") << i << " bytes";
+    EXPECT_FALSE(shorter.applied()) << i << " bytes";
+  }
+}
+
+TEST_F(DeviceStateTest, ARefusedValueIsSaidWithSectionFieldAndReason) {
+  source_.open();
+  destination_.owner.on_load = [this](hookline_reader* in) {
+    uint64_t value = 0;
+    if (const int ret = destination_.owner.host->get(in, "value", &value, sizeof(value))) return ret;
+    return destination_.owner.host->reject(in, "value", "it is not below the ring size 512");
+  };
+  destination_.open();
+  EXPECT_THAT(destination_.load(source_.save()),
+              AllOf(HasSubstr("owner"), HasSubstr("value"), HasSubstr("offset"),
+                    HasSubstr("not below the ring size 512")));
+  EXPECT_FALSE(destination_.applied());
+}
+
+TEST_F(DeviceStateTest, FieldsThatAPluginDoesNotKnowAreRefused) {
+  source_.owner.on_save = [this](hookline_writer* out) {
+    const uint64_t value = 1;
+    source_.owner.host->put(out, "value", &value, sizeof(value));
+    return source_.owner.host->put(out, "new", &value, sizeof(value));
+  };
+  source_.open();
+  destination_.open();
+  EXPECT_THAT(destination_.load(source_.save()), AllOf(HasSubstr("owner"), HasSubstr("new")));
+  EXPECT_FALSE(destination_.applied());
+}
+
+TEST_F(DeviceStateTest, ARefusalIsFinal) {
+  source_.open();
+  destination_.open();
+  destination_.owner.on_apply = [this] {
+    return destination_.owner.host->fail(destination_.owner.device, EIO, "stuck");
+  };
+  const Bytes stream = source_.save();
+  DeviceStateLoader loader(*destination_.device);
+  const Result<void> first = loader.write(stream);
+  ASSERT_FALSE(first);
+  EXPECT_EQ(first.error().text, "plugin \"owner\": apply(): stuck");
+  EXPECT_FALSE(loader.complete());
+  const Result<void> again = loader.write(stream);
+  ASSERT_FALSE(again);
+  EXPECT_EQ(again.error().text, first.error().text);
+}
+
+TEST_F(DeviceStateTest, AFailingSaveStaysFailed) {
+  source_.open();
+  source_.owner.on_save = [this](hookline_writer*) {
+    return source_.owner.host->fail(source_.owner.device, ETIMEDOUT, "the firmware does not answer");
+  };
+  auto saver = DeviceStateSaver::begin(*source_.device);
+  Bytes piece(1 << 20);
+  for (int i = 0; i < 2; ++i) {
+    const Result<size_t> got = saver->fill(piece, SavePhase::stop_copy);
+    ASSERT_FALSE(got);
+    EXPECT_EQ(got.error().code, ETIMEDOUT);
+    EXPECT_THAT(got.error().text, AllOf(HasSubstr("\"owner\""), HasSubstr("the firmware does not answer")));
+  }
+  EXPECT_FALSE(saver->done());
+  source_.owner.on_save = nullptr;
+  EXPECT_FALSE(saver->fill(piece, SavePhase::stop_copy));
+}
+
+TEST_F(DeviceStateTest, MoreStateThanDeclaredIsTheSourcesError) {
+  source_.owner.abi.max_state = 8;
+  source_.owner.on_save = [this](hookline_writer* out) {
+    const Bytes data(60000);
+    const int ret = source_.owner.host->put(out, "data", data.data(), data.size());
+    return ret ? ret : HOOKLINE_MORE;
+  };
+  source_.open();
+  auto saver = DeviceStateSaver::begin(*source_.device);
+  Bytes piece(1 << 20);
+  const Result<size_t> got = saver->fill(piece, SavePhase::stop_copy);
+  ASSERT_FALSE(got);
+  EXPECT_EQ(got.error().code, E2BIG);
+  EXPECT_THAT(got.error().text, AllOf(HasSubstr("\"owner\""), HasSubstr("max_state")));
+}
+
+TEST_F(DeviceStateTest, ASectionHasAtMostOneMebibyte) {
+  source_.owner.on_save = [this](hookline_writer* out) {
+    const Bytes data(kMaxChunkPayload);
+    return source_.owner.host->put(out, "data", data.data(), data.size());
+  };
+  source_.open();
+  auto saver = DeviceStateSaver::begin(*source_.device);
+  Bytes piece(1 << 20);
+  const Result<size_t> got = saver->fill(piece, SavePhase::stop_copy);
+  ASSERT_FALSE(got);
+  EXPECT_EQ(got.error().code, ENOSPC);
+  EXPECT_THAT(got.error().text, HasSubstr("\"owner\""));
+}
+
+TEST_F(DeviceStateTest, BulkSectionsReachNoPlugin) {
+  destination_.open();
+  auto writer = StreamWriter::create(*match_record(*destination_.chain));
+  Bytes stream(1 << 16);
+  size_t length = writer->take(stream);
+  ASSERT_TRUE(writer->section("owner", {.bulk = true}, {}));
+  length += writer->take(std::span(stream).subspan(length));
+  EXPECT_THAT(destination_.load(std::span(stream).first(length)), HasSubstr("bulk"));
+  EXPECT_TRUE(destination_.journal.empty());
+}
+
+}  // namespace
+}  // namespace hookline

@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The worker's answers, slot by slot; the descriptors behind them are tested on a real kernel.
+#include <hookline/hook_serve.hpp>
+
+#include <cstring>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <linux/vfio.h>
+
+#include "fake_plugin.hpp"
+
+namespace hookline {
+namespace {
+
+using test::FakePlugin;
+using test::links;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+class RequestServerTest : public ::testing::Test {
+ protected:
+  RequestServerTest() {
+    plugin_.own_migration().trap(0, 0x10, 8);
+    plugin_.abi.ioctls = 1U << 10;
+  }
+  void open() {
+    chain_ = std::make_unique<Chain>(*build_chain(links(plugin_)));
+    device_ = std::move(*OpenDevice::open(*chain_, access_, {}));
+    server_ = std::make_unique<RequestServer>(
+        *device_, stream_,
+        [this](uint32_t, std::string_view, std::string_view text) { log_.emplace_back(text); });
+    journal_.clear();
+  }
+  vfio_pci_hooks_slot& ask(uint32_t op, uint32_t flags = 0, uint32_t index = 0, uint32_t length = 0,
+                           uint64_t offset = 0) {
+    slot_.seq += 1;
+    slot_.op = op;
+    slot_.flags = flags;
+    slot_.index = index;
+    slot_.length = length;
+    slot_.offset = offset;
+    std::memset(&slot_.answer_seq, 0xee,
+                offsetof(vfio_pci_hooks_slot, data) - offsetof(vfio_pci_hooks_slot, answer_seq));
+    if (flags & VFIO_PCI_HOOKS_REQ_AFTER) slot_.answer = rest_result_;
+    server_->answer(slot_);
+    EXPECT_EQ(slot_.answer_seq, slot_.seq);
+    return slot_;
+  }
+
+  test::Journal journal_, log_;
+  FakePlugin plugin_{"plugin", journal_};
+  test::FakeAccess access_{journal_};
+  std::unique_ptr<Chain> chain_;
+  std::unique_ptr<OpenDevice> device_;
+  std::vector<std::byte> stream_ = std::vector<std::byte>(VFIO_PCI_HOOKS_STREAM_SIZE);
+  std::unique_ptr<RequestServer> server_;
+  vfio_pci_hooks_slot slot_{};
+  int rest_result_ = 0;
+};
+
+TEST_F(RequestServerTest, AccessesWalkTheChain) {
+  open();
+  EXPECT_EQ(ask(VFIO_PCI_HOOKS_REQ_READ, 0, 0, 4, 0x10).answer, VFIO_PCI_HOOKS_PASS);
+  plugin_.on_access = [](hookline_access& a) {
+    EXPECT_EQ(a.value, a.op == HOOKLINE_OP_WRITE ? 0x0102U : 0U);
+    a.value = 0xa1b2c3d4;
+    return HOOKLINE_HANDLED;
+  };
+  const vfio_pci_hooks_slot& read = ask(VFIO_PCI_HOOKS_REQ_READ, 0, 0, 4, 0x10);
+  EXPECT_EQ(read.answer, VFIO_PCI_HOOKS_HANDLED);
+  EXPECT_EQ(read.answer_length, 4U);
+  EXPECT_EQ(read.data[0], 0xd4);
+  EXPECT_EQ(read.data[3], 0xa1);
+  slot_.data[0] = 0x02;
+  slot_.data[1] = 0x01;
+  EXPECT_EQ(ask(VFIO_PCI_HOOKS_REQ_WRITE, 0, 0, 2, 0x14).answer, VFIO_PCI_HOOKS_HANDLED);
+  EXPECT_EQ(slot_.answer_length, 0U);
+  plugin_.on_access = [](hookline_access&) { return -EACCES; };
+  EXPECT_EQ(ask(VFIO_PCI_HOOKS_REQ_WRITE, 0, 0, 2, 0x14).answer, -EACCES);
+  EXPECT_THAT(log_, ElementsAre(HasSubstr("\"plugin\"")));
+}
+
+TEST_F(RequestServerTest, AnIoctlGoesThroughItsThreeAnswers) {
+  plugin_.on_ioctl = [](hookline_ioctl& request) {
+    if (!(request.flags & HOOKLINE_IOCTL_AFTER)) return HOOKLINE_RUN_REST;
+    if (request.result < 0) return HOOKLINE_PASS;
+    request.data[0] = 9;
+    return HOOKLINE_HANDLED;
+  };
+  open();
+  EXPECT_EQ(ask(VFIO_PCI_HOOKS_REQ_IOCTL, 0, 10, 16).answer, VFIO_PCI_HOOKS_RUN_REST);
+  EXPECT_EQ(ask(VFIO_PCI_HOOKS_REQ_IOCTL, VFIO_PCI_HOOKS_REQ_AFTER, 10, 16).answer, VFIO_PCI_HOOKS_HANDLED);
+  EXPECT_EQ(slot_.answer_length, 16U);
+  EXPECT_EQ(slot_.data[0], 9);
+  rest_result_ = -EBUSY;
+  EXPECT_EQ(ask(VFIO_PCI_HOOKS_REQ_IOCTL, VFIO_PCI_HOOKS_REQ_AFTER, 10, 16).answer, VFIO_PCI_HOOKS_PASS);
+}
+
+TEST_F(RequestServerTest, SavesInTwoPhasesAndLoadsWhatItSaved) {
+  uint32_t value = 0;
+  plugin_.on_save = [&](hookline_writer* out) { return plugin_.host->put(out, "value", "\1\2\3", 4); };
+  plugin_.on_load = [&](hookline_reader* in) {
+    return plugin_.host->get(in, "value", &value, sizeof(value));
+  };
+  open();
+  std::vector<std::byte> saved;
+  const auto keep = [&] {
+    saved.insert(saved.end(), stream_.begin(), stream_.begin() + slot_.answer_length);
+  };
+
+  ask(VFIO_PCI_HOOKS_REQ_SAVE, VFIO_PCI_HOOKS_REQ_BEGIN, VFIO_PCI_HOOKS_PHASE_PRE_COPY);
+  EXPECT_EQ(slot_.answer, 0);
+  EXPECT_GT(slot_.answer_length, 0U);
+  EXPECT_EQ(slot_.answer_flags, VFIO_PCI_HOOKS_ANSWER_END);
+  EXPECT_EQ(slot_.initial_bytes, 0U);
+  keep();
+  ask(VFIO_PCI_HOOKS_REQ_SAVE, 0, VFIO_PCI_HOOKS_PHASE_STOP_COPY);
+  EXPECT_EQ(slot_.answer_flags, VFIO_PCI_HOOKS_ANSWER_END);
+  keep();
+
+  const auto load = [&](size_t from, size_t length, uint32_t flags) {
+    std::copy_n(saved.begin() + static_cast<ptrdiff_t>(from), length, stream_.begin());
+    return ask(VFIO_PCI_HOOKS_REQ_LOAD, flags, 0, static_cast<uint32_t>(length)).answer;
+  };
+  EXPECT_EQ(load(0, 30, VFIO_PCI_HOOKS_REQ_BEGIN), 0);
+  EXPECT_EQ(slot_.answer_flags, 0U);
+  EXPECT_EQ(load(30, saved.size() - 30, 0), 0);
+  EXPECT_EQ(slot_.answer_flags, VFIO_PCI_HOOKS_ANSWER_END);
+  EXPECT_EQ(value, 0x030201U);
+  EXPECT_LT(load(0, 1, 0), 0) << "bytes behind the trailer";
+}
+
+TEST_F(RequestServerTest, AStreamThatAnotherWorkerBeganIsRefused) {
+  open();
+  EXPECT_EQ(ask(VFIO_PCI_HOOKS_REQ_SAVE, 0, VFIO_PCI_HOOKS_PHASE_STOP_COPY).answer, -EIO);
+  EXPECT_EQ(ask(VFIO_PCI_HOOKS_REQ_LOAD, 0, 0, 1).answer, -EIO);
+  ask(VFIO_PCI_HOOKS_REQ_SAVE, VFIO_PCI_HOOKS_REQ_BEGIN, VFIO_PCI_HOOKS_PHASE_PRE_COPY);
+  vfio_pci_hooks_next reset{};
+  reset.event = VFIO_PCI_HOOKS_EVENT_RESET;
+  server_->event(reset);
+  EXPECT_EQ(ask(VFIO_PCI_HOOKS_REQ_SAVE, 0, VFIO_PCI_HOOKS_PHASE_STOP_COPY).answer, -EIO)
+      << "a reset ends it, too";
+}
+
+TEST_F(RequestServerTest, WhatMakesNoSenseIsRefused) {
+  open();
+  EXPECT_EQ(ask(99).answer, -EOPNOTSUPP);
+  EXPECT_EQ(ask(VFIO_PCI_HOOKS_REQ_READ, 0, 0, 9, 0x10).answer, -EPROTO);
+  EXPECT_EQ(ask(VFIO_PCI_HOOKS_REQ_IOCTL, 0, 10, sizeof(slot_.data) + 1).answer, -EPROTO);
+  EXPECT_EQ(ask(VFIO_PCI_HOOKS_REQ_LOAD, VFIO_PCI_HOOKS_REQ_BEGIN, 0, VFIO_PCI_HOOKS_STREAM_SIZE + 1).answer,
+            -EPROTO);
+  EXPECT_EQ(log_.size(), 4U);
+  EXPECT_TRUE(journal_.empty());
+}
+
+TEST_F(RequestServerTest, EventsReachThePlugins) {
+  open();
+  vfio_pci_hooks_next state{};
+  state.event = VFIO_PCI_HOOKS_EVENT_STATE;
+  state.from = VFIO_DEVICE_STATE_RUNNING;
+  state.to = VFIO_DEVICE_STATE_STOP;
+  state.lost = 2;
+  server_->event(state);
+  EXPECT_THAT(journal_, ElementsAre("plugin state 2>1"));
+  EXPECT_THAT(log_, ElementsAre(HasSubstr("2 events")));
+}
+
+}  // namespace
+}  // namespace hookline
