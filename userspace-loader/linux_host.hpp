@@ -33,6 +33,7 @@ class LinuxHost final : public HostFacts, public StepRunner {
   bool module_available() const override;
   std::optional<vfio_pci_hooks_status> status(const PciAddress& address) const override;
   bool served(const PciAddress& address) const override { return services_.serves(address); }
+  bool supervised(const PciAddress& address) const override { return services_.supervises(address); }
   std::vector<std::string> holders(const PciFunction& function) const override;
   std::vector<std::string> lacking(const AppliedDevice& device) const override;
 

@@ -35,3 +35,14 @@ add_library(hookline_live STATIC
   worker_link.cpp)
 target_link_libraries(hookline_live PUBLIC hookline_loader nlohmann_json::nlohmann_json PkgConfig::netlink
   PRIVATE fmt::fmt CLI11::CLI11 spdlog::spdlog PkgConfig::systemd PkgConfig::seccomp)
+
+foreach(unit backoff pf_netlink plan planner progress run_state sandbox sysfs worker_link)
+  hookline_add_test(${unit}_test SOURCES ${unit}_test.cpp LIBS hookline_live fmt::fmt)
+endforeach()
+
+foreach(unit hookline@.service hookline-apply@.service)
+  configure_file(${PROJECT_SOURCE_DIR}/configs/systemd/${unit}.in ${CMAKE_CURRENT_BINARY_DIR}/${unit} @ONLY)
+  install(FILES ${CMAKE_CURRENT_BINARY_DIR}/${unit} DESTINATION lib/systemd/system)
+endforeach()
+install(FILES ${PROJECT_SOURCE_DIR}/configs/systemd/hookline.sysusers.conf DESTINATION lib/sysusers.d RENAME hookline.conf)
+install(FILES man/hookline.8 DESTINATION ${CMAKE_INSTALL_MANDIR}/man8)

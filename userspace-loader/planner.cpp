@@ -221,7 +221,7 @@ class ApplyPlanner {
       group.needs.push_back(pf->second);
 
     if (ours && status && previous && same_service(previous->device, wanted->device)) {
-      if (served) {
+      if (facts_.supervised(function.address)) {
         plan_.unchanged.push_back(name);
         return;
       }

@@ -37,6 +37,8 @@ class HostFacts {
   virtual std::optional<vfio_pci_hooks_status> status(const PciAddress& address) const = 0;
   /// A supervisor or a worker it has left behind is alive.
   virtual bool served(const PciAddress& address) const = 0;
+  /// A supervisor is.
+  virtual bool supervised(const PciAddress& address) const = 0;
   /// Who has its VFIO group or device open: "qemu-system-x86_64 (process 812)".
   virtual std::vector<std::string> holders(const PciFunction& function) const = 0;
   /// What the loaded module lacks for the device; empty too when it is not loaded.

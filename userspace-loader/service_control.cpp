@@ -68,6 +68,11 @@ bool ServiceControl::serves(const PciAddress& address) const {
   return service && (is_alive(service->supervisor) || is_alive(service->worker));
 }
 
+bool ServiceControl::supervises(const PciAddress& address) const {
+  const auto service = state_.service(address);
+  return service && is_alive(service->supervisor);
+}
+
 Result<void> ServiceControl::start(const PciAddress& address) const {
   if (systemd_has_unit(address)) {
     const auto status = run_and_wait({"systemctl", "start", unit(address)});
@@ -93,7 +98,7 @@ Result<void> ServiceControl::wait_until_ready(const PciAddress& address, pid_t c
   const auto deadline = std::chrono::steady_clock::now() + kReadyLimit;
   while (std::chrono::steady_clock::now() < deadline) {
     const auto service = state_.service(address);
-    if (service && service->ready && is_alive(service->worker)) return {};
+    if (service && service->ready && is_alive(service->supervisor) && is_alive(service->worker)) return {};
     int status = 0;
     if (child > 0 && ::waitpid(child, &status, WNOHANG) == child)
       return fail(EIO, fmt::format("the supervisor of {} has ended ({}){}", to_string(address), describe_end(status),

@@ -23,6 +23,7 @@ class ServiceControl {
 
   /// Supervisor or a worker it has left behind.
   bool serves(const PciAddress& address) const;
+  bool supervises(const PciAddress& address) const;
   /// Returns when the worker is ready. Leaves nothing running when it fails.
   Result<void> start(const PciAddress& address) const;
   /// Returns when both are gone.
