@@ -112,7 +112,8 @@ class TreeBuilder final : public YAML::EventHandler {
     YAML::anchor_t anchor = 0;
     size_t nodes = 1;
     size_t depth = 1;
-    std::optional<YamlNode::Entry> key;         // of the value that comes next
+    std::optional<YamlNode::Entry> key;             // of the value that comes next
+    bool key_is_word = true;
     std::map<std::string, Mark, std::less<>> keys;  // first place of each
   };
 
@@ -195,10 +196,12 @@ class TreeBuilder final : public YAML::EventHandler {
       parent.node->items.push_back(subtree.node);
     } else if (!parent.key) {
       parent.key = YamlNode::Entry{subtree.node->text, used_at, nullptr};
-      if (subtree.node->kind != YamlNode::Kind::scalar) diagnostics_.error(used_at, "a key that is no plain word");
+      parent.key_is_word = subtree.node->kind == YamlNode::Kind::scalar;
+      if (!parent.key_is_word) diagnostics_.error(used_at, "a key that is no plain word");
     } else {
       YamlNode::Entry entry = std::move(*parent.key);
       parent.key.reset();
+      if (!parent.key_is_word) return;
       entry.value = subtree.node;
       const auto [first, is_new] = parent.keys.emplace(entry.key, entry.key_mark);
       if (is_new)
@@ -306,7 +309,7 @@ YamlPtr parse_yaml(const Source& source, Diagnostics& diagnostics) {
 }
 
 Result<std::string> read_config_file(const std::string& path) {
-  const auto failed = [&](int code) { return fail(code, fmt::format("{}: {}", printable(path, 200), std::strerror(code))); };
+  const auto failed = [](int code) { return fail(code, std::strerror(code)); };
   const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (fd < 0) return failed(errno);
   std::string text;
@@ -322,7 +325,7 @@ Result<std::string> read_config_file(const std::string& path) {
     text.append(buffer.data(), static_cast<size_t>(got));
     if (text.size() > kMaxConfigBytes) {
       close(fd);
-      return fail(EFBIG, fmt::format("{}: larger than {} bytes; split the file", printable(path, 200), kMaxConfigBytes));
+      return fail(EFBIG, fmt::format("larger than {} bytes; split the file", kMaxConfigBytes));
     }
   }
   close(fd);

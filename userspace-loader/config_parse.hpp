@@ -46,7 +46,7 @@ struct YamlNode {
 /// The tree, or null when the text has none; see diagnostics.errors() before using it.
 YamlPtr parse_yaml(const Source& source, Diagnostics& diagnostics);
 
-/// The file's content; EFBIG above kMaxConfigBytes.
+/// The file's content; EFBIG above kMaxConfigBytes. The error's text does not name the file: a diagnostic does.
 Result<std::string> read_config_file(const std::string& path);
 
 }  // namespace hookline::loader

@@ -5,11 +5,14 @@
 
 #include <cstdio>
 #include <exception>
+#include <string>
+#include <vector>
 
 #include <CLI/CLI.hpp>
 
 #include "command.hpp"
 #include "console.hpp"
+#include "diagnostics.hpp"
 
 int main(int argc, char** argv) {
   using namespace hookline::loader;
@@ -49,6 +52,18 @@ int main(int argc, char** argv) {
 
   try {
     app.parse(argc, argv);
+  } catch (const CLI::RequiredError& e) {
+    // CLI11 says only that a subcommand is missing when it was mistyped.
+    if (app.get_subcommands().empty() && !app.remaining().empty()) {
+      const std::string word = app.remaining().front();
+      std::vector<std::string> names;
+      for (const CLI::App* subcommand : app.get_subcommands([](CLI::App*) { return true; })) names.push_back(subcommand->get_name());
+      std::fprintf(stderr, "unknown subcommand \"%s\" %s\nRun with --help for more information.\n", printable(word).c_str(),
+                   did_you_mean(word, names).c_str());
+      return kUsage;
+    }
+    app.exit(e);
+    return kUsage;
   } catch (const CLI::ParseError& e) {
     return app.exit(e) == 0 ? kYes : kUsage;
   }

@@ -3,7 +3,7 @@
 
 #include <fcntl.h>
 #include <poll.h>
-#include <sys/pidfd.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -27,7 +27,7 @@
 namespace hookline::loader {
 namespace {
 
-constexpr int kRehearsalMs = 5000;
+constexpr int kRehearsalMs = 10000;  // a loaded machine may take long, a plugin in order takes microseconds
 constexpr int kRehearsed = 42;  // exit status of a child that came back from the dynamic linker
 
 // Everything is resolved now, or a plugin with an undefined symbol would die in the middle of a migration; nothing of one
@@ -75,7 +75,7 @@ Result<void> rehearse(const std::string& path) {
     const auto library = open_library(path);
     _exit(kRehearsed);
   }
-  const int watch = pidfd_open(child, 0);
+  const int watch = static_cast<int>(syscall(SYS_pidfd_open, child, 0));
   pollfd ended{watch, POLLIN, 0};
   int ready = -1;
   if (watch >= 0)

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// hookline describe PLUGIN|FILE: everything a plugin says about itself, or why it is refused.
+#include <memory>
+#include <string>
+
+#include <CLI/CLI.hpp>
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "command.hpp"
+#include "diagnostics.hpp"
+#include "plugin_catalog.hpp"
+#include "plugin_report.hpp"
+
+namespace hookline::loader {
+namespace {
+
+using json = nlohmann::ordered_json;
+
+int describe_plugin(const std::string& which, bool as_json, const Globals& globals) {
+  PluginCatalog catalog(plugin_search_path(globals.plugin_dirs, globals.root), {.allow_untrusted = globals.allow_untrusted});
+  // "acme.so" can only be a file; a bare word is a name, whatever files lie about here.
+  const bool bare_file = which.find('/') == std::string::npos && which.ends_with(".so");
+  const auto plugin = catalog.find_name_or_file(bare_file ? "./" + which : which);
+
+  if (as_json) {
+    json out;
+    out["schema"] = "hookline/describe/1";
+    out["ok"] = plugin.has_value();
+    if (plugin)
+      out["plugin"] = describe_json(**plugin);
+    else
+      out["reason"] = plugin.error().text;
+    fmt::print("{}\n", out.dump(2, ' ', false, json::error_handler_t::replace));
+  } else if (plugin) {
+    fmt::print("{}", describe_text(**plugin));
+  } else {
+    const std::string guess = did_you_mean(which, catalog.names());
+    fmt::print(stderr, "{}{}\n", plugin.error().text, plugin.error().code == ENOENT && !guess.empty() ? "; " + guess : "");
+  }
+  return plugin ? kYes : kNo;
+}
+
+}  // namespace
+
+void add_describe(CLI::App& app, CommandLine& line) {
+  struct Options {
+    std::string which;
+    bool json = false;
+  };
+  auto options = std::make_shared<Options>();
+  CLI::App* describe = app.add_subcommand("describe", "Tell what a plugin is, traps, does, and can be told");
+  describe->add_option("PLUGIN", options->which, "Name of a plugin, or path of its file")->required()->type_name("");
+  describe->add_flag("--json", options->json, "Print the description as JSON");
+  describe->footer("Exit status: 0 described, 1 there is none or it is refused.");
+  describe->callback([options, &line] {
+    line.run = [options](const Globals& globals) { return describe_plugin(options->which, options->json, globals); };
+  });
+}
+
+}  // namespace hookline::loader
