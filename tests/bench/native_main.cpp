@@ -1,0 +1,275 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The part of ./bench that needs no device: device-state stream against memcpy, chains against a plain call,
+// eventfd on this machine. Google Benchmark times it; repetitions are the rounds, in random order.
+#include <benchmark/benchmark.h>
+
+#include <cstring>
+#include <exception>
+#include <map>
+#include <string>
+#include <vector>
+
+#include <fmt/format.h>
+#include <CLI/CLI.hpp>
+#include <hookline/open_device.hpp>
+#include <hookline/stream.hpp>
+
+#include "tests/bench/must.hpp"
+#include "tests/bench/ping_pong.hpp"
+#include "tests/bench/report.hpp"
+#include "tests/bench/small_plugin.hpp"
+#include "tests/bench/timing.hpp"
+
+using namespace hookline;
+using namespace hookline::bench;
+using ::benchmark::DoNotOptimize;
+using ::benchmark::State;
+
+namespace {
+
+constexpr size_t kChunk = kMaxChunkPayload;
+constexpr size_t kChunks = 16;  // a state larger than the second-level cache
+constexpr const char* kSection = "bench/memory";
+
+// ---- stream: one iteration moves one chunk
+
+struct Buffers {
+  std::vector<std::byte> state = std::vector<std::byte>(kChunk * kChunks, std::byte{0x5a});
+  std::vector<std::byte> out = std::vector<std::byte>(kChunk + 4096);
+
+  std::span<const std::byte> chunk(size_t index) const {
+    return std::span(state).subspan(index % kChunks * kChunk, kChunk);
+  }
+};
+
+StreamWriter begin_stream() {
+  return must(
+      StreamWriter::create({.model = "org.example/bench", .plugin = "bench", .migration_version = "1"}));
+}
+
+void copy_state(State& state) {
+  Buffers buffers;
+  size_t next = 0;
+  for (auto _ : state) {
+    const auto chunk = buffers.chunk(next++);
+    std::memcpy(buffers.out.data(), chunk.data(), chunk.size());
+    DoNotOptimize(buffers.out.data());
+    ::benchmark::ClobberMemory();
+  }
+}
+
+void write_stream(State& state) {
+  Buffers buffers;
+  StreamWriter writer = begin_stream();
+  writer.take(buffers.out);
+  size_t next = 0;
+  for (auto _ : state) {
+    must(writer.section(kSection, {}, buffers.chunk(next++)));
+    while (writer.pending() > 0) writer.take(buffers.out);
+    DoNotOptimize(buffers.out.data());
+  }
+}
+
+class Drain final : public StreamSink {
+ public:
+  Result<void> on_match(const MatchRecord&) override { return {}; }
+  Result<void> on_section(const Section& section) override {
+    DoNotOptimize(section.payload.data());
+    return {};
+  }
+  Result<void> on_complete() override { return {}; }
+};
+
+// A whole stream, in pieces: match record, chunks, trailer.
+std::vector<std::vector<std::byte>> whole_stream(SectionFlags flags) {
+  const Buffers buffers;
+  std::vector<std::vector<std::byte>> pieces;
+  StreamWriter writer = begin_stream();
+  const auto take = [&] {
+    auto& piece = pieces.emplace_back(writer.pending());
+    writer.take(piece);
+  };
+  take();
+  for (size_t i = 0; i < kChunks; ++i) {
+    must(writer.section(kSection, flags, buffers.chunk(i)));
+    take();
+  }
+  must(writer.finish());
+  take();
+  return pieces;
+}
+
+void read_stream(State& state, SectionFlags flags) {
+  const auto pieces = whole_stream(flags);
+  Drain drain;
+  const StreamLimits limits{.max_state = kChunk * kChunks, .max_kept = 2 * kChunk * kChunks};
+  // An iteration is a chunk, as in the other figures; the records around them come along.
+  while (state.KeepRunningBatch(kChunks)) {
+    StreamReader reader(drain, limits);
+    for (const auto& piece : pieces) must(reader.write(piece));
+    must(reader.end());
+  }
+}
+
+// ---- chain: one iteration is one access
+
+int pass(void*, hookline_access* access) {
+  DoNotOptimize(access);
+  return HOOKLINE_PASS;
+}
+int handle(void*, hookline_access* access) {
+  access->value = 1;
+  return HOOKLINE_HANDLED;
+}
+
+// Nothing gets behind the chain: its last plugin answers.
+class NoDevice final : public DeviceAccess {
+ public:
+  Result<uint64_t> read(uint32_t, uint64_t, uint32_t) override { return none(); }
+  Result<void> write(uint32_t, uint64_t, uint32_t, uint64_t) override { return none(); }
+  Result<std::span<volatile std::byte>> map_bar(uint32_t) override { return none(); }
+  std::span<std::byte> shadow() override { return {}; }
+  Result<void> iova_read(uint64_t, std::span<std::byte>) override { return none(); }
+  Result<void> iova_write(uint64_t, std::span<const std::byte>) override { return none(); }
+  Result<void> start_once(std::span<const hookline_step>) override { return none(); }
+  Result<uint32_t> saved(uint32_t) override { return none(); }
+  Result<void> set_sizes(uint64_t, uint64_t) override { return none(); }
+
+ private:
+  static tl::unexpected<Error> none() { return fail(ENODEV, "there is no device in this benchmark"); }
+};
+
+constexpr hookline_range kRange[] = {{0, HOOKLINE_WANT_READ, 0, 4096}};
+constexpr const char* kNames[] = {"h0", "h1", "h2", "h3", "h4", "h5", "h6", "h7"};
+
+Chain chain_of(size_t length) {
+  std::vector<Link> links;
+  for (size_t i = 0; i < length; ++i)
+    links.push_back(must(make_link(small_plugin(kNames[i], kRange, i + 1 == length ? handle : pass))));
+  return must(build_chain(std::move(links)));
+}
+
+hookline_access read_access() {
+  hookline_access access{};
+  access.op = HOOKLINE_OP_READ;
+  access.offset = 8;
+  access.length = 4;
+  return access;
+}
+
+void call_directly(State& state) {
+  auto call = handle;
+  hookline_access access = read_access();
+  for (auto _ : state) {
+    DoNotOptimize(call);
+    DoNotOptimize(call(nullptr, &access));
+  }
+}
+
+void walk_chain(State& state, size_t length) {
+  const Chain chain = chain_of(length);
+  NoDevice behind;
+  const auto device = must(OpenDevice::open(chain, behind, {}));
+  for (auto _ : state) {
+    hookline_access access = read_access();
+    DoNotOptimize(device->access(access).answer);
+  }
+}
+
+void ping_pong(State& state, int peer_cpu) {
+  EventfdPeer peer;
+  pin(peer.pid(), peer_cpu);
+  for (auto _ : state) peer.round_trip();
+}
+
+// ---- what is compared with what
+
+class Collector final : public ::benchmark::BenchmarkReporter {
+ public:
+  bool ReportContext(const Context&) override { return true; }
+  void ReportRuns(const std::vector<Run>& runs) override {
+    for (const Run& run : runs) {
+      if (run.run_type != Run::RT_Iteration) continue;
+      auto& rounds = ns_[run.run_name.function_name];
+      rounds.resize(std::max<size_t>(rounds.size(), static_cast<size_t>(run.repetition_index) + 1));
+      // What one process does is counted in its own CPU time: other work on the machine is not part of it.
+      rounds[static_cast<size_t>(run.repetition_index)] =
+          run.run_name.time_type.empty() ? run.GetAdjustedCPUTime() : run.GetAdjustedRealTime();
+    }
+  }
+  const std::vector<double>& ns(const std::string& name) const { return ns_.at(name); }
+
+ private:
+  std::map<std::string, std::vector<double>> ns_;
+};
+
+struct Row {
+  const char *what, *anchor, *placement;
+  double bytes = 0;
+};
+constexpr const char *kCopy = "memcpy, 1 MiB pieces", *kCall = "plain call of one handler",
+                     *kSame = "eventfd round trip, same CPU";
+constexpr Row kRows[] = {
+    {"stream writer with checksum, 1 MiB chunks", kCopy, "one CPU", kChunk},
+    {"stream reader, bulk chunks of 1 MiB", kCopy, "one CPU", kChunk},
+    {"stream reader, 1 MiB chunks kept", kCopy, "one CPU", kChunk},
+    {"chain of 1, last handler answers", kCall, "one CPU"},
+    {"chain of 2", kCall, "one CPU"},
+    {"chain of 4", kCall, "one CPU"},
+    {"chain of 8", kCall, "one CPU"},
+    {"eventfd round trip, cross CPU", kSame, "pinned"},
+};
+
+void register_all() {
+  const auto add = [](const char* name, auto function) {
+    return ::benchmark::RegisterBenchmark(name, function);
+  };
+  add(kCopy, copy_state);
+  add(kRows[0].what, write_stream);
+  add(kRows[1].what, [](State& s) { read_stream(s, {.bulk = true}); });
+  add(kRows[2].what, [](State& s) { read_stream(s, {}); });
+  add(kCall, call_directly);
+  add(kRows[3].what, [](State& s) { walk_chain(s, 1); });
+  add(kRows[4].what, [](State& s) { walk_chain(s, 2); });
+  add(kRows[5].what, [](State& s) { walk_chain(s, 4); });
+  add(kRows[6].what, [](State& s) { walk_chain(s, 8); });
+  add(kSame, [](State& s) { ping_pong(s, kFirstCpu); })->UseRealTime();
+  add(kRows[7].what, [](State& s) { ping_pong(s, kSecondCpu); })->UseRealTime();
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  int rounds = 21;
+  double seconds = 0.02;
+  std::string json;
+  CLI::App app("Times the parts of Hookline that need no device, beside memcpy and plain calls");
+  app.add_option("--rounds", rounds, "how often everything takes its turn")->check(CLI::Range(1, 1000));
+  app.add_option("--seconds", seconds, "shortest turn")->check(CLI::PositiveNumber);
+  app.add_option("--json", json, "write the figures there, too");
+  CLI11_PARSE(app, argc, argv);
+
+  try {
+    pin(0, kFirstCpu);
+    register_all();
+    std::vector<std::string> options = {argv[0], fmt::format("--benchmark_repetitions={}", rounds),
+                                        "--benchmark_enable_random_interleaving=true",
+                                        fmt::format("--benchmark_min_time={}", seconds)};
+    std::vector<char*> pointers;
+    for (auto& option : options) pointers.push_back(option.data());
+    int count = static_cast<int>(pointers.size());
+    ::benchmark::Initialize(&count, pointers.data());
+    Collector collector;
+    ::benchmark::RunSpecifiedBenchmarks(&collector);
+
+    std::vector<Comparison> figures;
+    for (const Row& row : kRows)
+      figures.push_back(
+          {row.what, row.anchor, row.placement, collector.ns(row.what), collector.ns(row.anchor), row.bytes});
+    publish(figures, json);
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "bench: {}\n", error.what());
+    return 1;
+  }
+}
