@@ -76,8 +76,6 @@ struct Hidden {
   uint32_t holds;           // VFU, if the guest owns the mailbox
   uint32_t owed;            // read-to-clear bits that were read here and that the guest has not seen
   uint32_t ready;           // VF_RESET was answered
-  uint32_t restored;        // and not started since: the stop program has seen other queues than these
-  std::array<uint32_t, kRings> control;
   std::array<uint32_t, std::size(kCounters)> counters;  // guest's minus device's; in a stream the guest's
   std::array<uint32_t, 4> contexts;  // in a stream only: places in the TX rings, queue * 2 + slot
   uint32_t grants;
@@ -125,7 +123,8 @@ class Nic82576 final : public MigrationOwner {
     return Answer::pass;
   }
 
-  void on_state(uint32_t, uint32_t to) override { shadow_->restored &= to != kRunning; }
+  void on_state(uint32_t, uint32_t to) override { restored_ = restored_ && to != kRunning; }
+  void on_reset() override { restored_ = false; }
 
   void save(SectionWriter& out) override {
     wait(kShortWait, [&] { return settle(); });
@@ -167,11 +166,9 @@ class Nic82576 final : public MigrationOwner {
   }
 
   // DMA is forbidden here, and bus mastering and MSI-X stay off until the VMM has loaded config space: the
-  // queues are left disabled, and the start program switches them on.
+  // queues stay disabled, as the stop program left them, and the start program switches them on.
   void apply() override {
     deadline_ = dev_.now_ns() + 3'000'000'000;
-    write(kEimc, kAllVectors);
-    for (uint32_t r = 0; r < kRings; ++r) write(address(r, kControl), at(r, kControl) & ~kEnable);
     if (read(kMailbox) & kPfReset) raise(EAGAIN, "the PF is in reset: try again when its driver is up");
     if (hidden_.ready) restore_grants();
     // The PF's table only ever ORs entries in, and VTIVAR reads back what was last written: another layout
@@ -183,14 +180,12 @@ class Nic82576 final : public MigrationOwner {
       if (i >= kVtivarAt || i % kPerRing != kControl) write(kRegisters[i].offset, value_[i]);
     for (uint32_t i = 0; i < hidden_.memory.word.size(); ++i) write(kMemory + 4 * i, hidden_.memory.word[i]);
     for (uint32_t i = 0; i < std::size(kCounters); ++i) hidden_.counters[i] -= read(kCounters[i]);
-    for (uint32_t r = 0; r < kRings; ++r) hidden_.control[r] = at(r, kControl);
-    hidden_.restored = 1;
     *shadow_ = hidden_;
     // The reply to a message in flight is left where the guest looks for it, with the bits that announce it.
     if (hidden_.in_flight && exchange(hidden_.message, kShortWait, 0)) shadow_->owed |= kPfSts | kPfAck;
-    settle();
     if (hidden_.holds) write(kMailbox, kVfu);
     dev_.start_once(start_program());
+    restored_ = true;
   }
 
  private:
@@ -200,7 +195,7 @@ class Nic82576 final : public MigrationOwner {
   uint32_t read(uint32_t offset) const { return dev_.read32(0, offset); }
   void write(uint32_t offset, uint32_t value) const { dev_.write32(0, offset, value); }
   uint32_t at(uint32_t ring, uint32_t i) const { return value_[ring * kPerRing + i]; }
-  uint32_t control(uint32_t r) const { return shadow_->restored ? shadow_->control[r] : dev_.saved(r); }
+  uint32_t control(uint32_t r) const { return restored_ ? at(r, kControl) : dev_.saved(r); }
   uint32_t descriptors(uint32_t ring) const { return at(ring, kLength) / 16; }
   std::span<const Message> grants() const { return std::span(hidden_.grant).first(hidden_.grants); }
   bool wait(uint64_t patience_ns, auto ready) const {
@@ -320,6 +315,7 @@ class Nic82576 final : public MigrationOwner {
   std::array<uint32_t, kCount> value_ = {};
   Hidden hidden_ = {};
   uint64_t deadline_ = 0;
+  bool restored_ = false;  // and not started yet: what the stop program kept is older
 };
 
 // What an FLR leaves behind. Not VTIVAR: its entries cannot be taken back, and what it reads is their only

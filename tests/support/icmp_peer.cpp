@@ -10,7 +10,9 @@ constexpr size_t kEthernet = 14, kTag = 4, kIp = 20, kIcmp = 8, kArp = 28;
 constexpr uint16_t kTypeArp = 0x0806, kTypeIp = 0x0800, kTypeVlan = 0x8100;
 constexpr uint8_t kEchoReply = 0, kEchoRequest = 8;
 
-void put8(Frame& f, uint8_t v) { f.push_back(std::byte{v}); }
+void put8(Frame& f, uint8_t v) {
+  f.push_back(std::byte{v});
+}
 void put16(Frame& f, uint16_t v) {
   put8(f, static_cast<uint8_t>(v >> 8));
   put8(f, static_cast<uint8_t>(v));
@@ -25,7 +27,9 @@ void put_mac(Frame& f, const std::array<uint8_t, 6>& mac) {
 uint16_t get16(std::span<const std::byte> f, size_t at) {
   return static_cast<uint16_t>(std::to_integer<unsigned>(f[at]) << 8 | std::to_integer<unsigned>(f[at + 1]));
 }
-uint32_t get32(std::span<const std::byte> f, size_t at) { return uint32_t{get16(f, at)} << 16 | get16(f, at + 2); }
+uint32_t get32(std::span<const std::byte> f, size_t at) {
+  return uint32_t{get16(f, at)} << 16 | get16(f, at + 2);
+}
 std::array<uint8_t, 6> get_mac(std::span<const std::byte> f, size_t at) {
   std::array<uint8_t, 6> mac;
   for (size_t i = 0; i < mac.size(); ++i) mac[i] = std::to_integer<uint8_t>(f[at + i]);
@@ -44,7 +48,9 @@ void set16(std::span<std::byte> f, size_t at, uint16_t v) {
   f[at + 1] = std::byte(v & 0xff);
 }
 
-std::byte pattern(uint16_t id, uint16_t sequence, size_t i) { return std::byte(0xff & (id * 31 + sequence * 7 + i)); }
+std::byte pattern(uint16_t id, uint16_t sequence, size_t i) {
+  return std::byte(0xff & (id * 31 + sequence * 7 + i));
+}
 
 /// Where the EtherType is: behind a tag, if there is one.
 std::optional<size_t> type_at(std::span<const std::byte> f) {
@@ -56,7 +62,8 @@ std::optional<size_t> type_at(std::span<const std::byte> f) {
 
 /// The ICMP message of an intact IPv4 frame, without Ethernet padding.
 std::optional<std::span<const std::byte>> icmp_of(std::span<const std::byte> f, size_t ip) {
-  if (f.size() < ip + kIp + kIcmp || get16(f, ip - 2) != kTypeIp || f[ip] != std::byte{0x45}) return std::nullopt;
+  if (f.size() < ip + kIp + kIcmp || get16(f, ip - 2) != kTypeIp || f[ip] != std::byte{0x45})
+    return std::nullopt;
   const size_t total = get16(f, ip + 2);
   if (total < kIp + kIcmp || ip + total > f.size() || f[ip + 9] != std::byte{1}) return std::nullopt;
   if (checksum(f.subspan(ip, kIp)) != 0) return std::nullopt;
@@ -120,7 +127,9 @@ std::optional<Frame> answer(const Host& self, std::span<const std::byte> f) {
   if (!type) return std::nullopt;
   const size_t body = *type + 2;
   Frame reply(f.begin(), f.end());
-  auto put_at = [&](size_t at, auto&& bytes) { std::copy(bytes.begin(), bytes.end(), reply.begin() + static_cast<ptrdiff_t>(at)); };
+  auto put_at = [&](size_t at, auto&& bytes) {
+    std::copy(bytes.begin(), bytes.end(), reply.begin() + static_cast<ptrdiff_t>(at));
+  };
   Frame own_mac, own_ip;
   put_mac(own_mac, self.mac), put32(own_ip, self.ip);
 

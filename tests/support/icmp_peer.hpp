@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The other end of the wire: answers ARP and ICMP echo, and builds the requests whose answers tests check byte by byte.
+// The other end of the wire: answers ARP and ICMP echo, and builds the requests whose answers tests check
+// byte by byte.
 //
-// Pure functions on frames without FCS; any thread. Errors: a frame that is not what was asked for is std::nullopt.
+// Pure functions on frames without FCS; any thread. Errors: a frame that is not what was asked for is
+// std::nullopt.
 //
 //     Host guest{{2, 0, 0, 0, 0, 1}, 0x0a00020f}, peer{{2, 0, 0, 0, 0, 9}, 0x0a000202};
 //     nic.send(echo_request(guest, peer, 7, 1));

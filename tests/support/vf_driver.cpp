@@ -14,7 +14,8 @@ namespace {
 
 constexpr uint32_t kCtrl = 0x0, kCtrlReset = 1u << 26;
 constexpr uint32_t kMailboxMemory = 0x800;
-constexpr uint32_t kMailbox = 0xc40, kReq = 0x1, kAck = 0x2, kVfu = 0x4, kPfSts = 0x10, kPfAck = 0x20, kRsti = 0x40;
+constexpr uint32_t kMailbox = 0xc40, kReq = 0x1, kAck = 0x2, kVfu = 0x4, kPfSts = 0x10, kPfAck = 0x20,
+                   kRsti = 0x40;
 constexpr uint32_t kReceivedCounter = 0xf10, kSentCounter = 0xf14;
 constexpr uint32_t kEims = 0x1524, kEimc = 0x1528, kEiac = 0x152c, kEiam = 0x1530, kEicr = 0x1580;
 constexpr uint32_t kEitr = 0x1680, kIvar = 0x1700, kIvarMisc = 0x1740;
@@ -27,9 +28,14 @@ constexpr size_t kStateAt = 0, kRxRingAt = 4096, kTxRingAt = 8192, kRxBuffersAt 
 constexpr size_t kTxBuffersAt = kRxBuffersAt + size_t{VfDriver::kDescriptors} * VfDriver::kBufferBytes;
 constexpr uint32_t kMagic = 0x56465244;
 
-constexpr uint32_t rx(uint32_t queue, uint32_t reg) { return 0x2800 + 0x100 * queue + reg; }
-constexpr uint32_t tx(uint32_t queue, uint32_t reg) { return 0x3800 + 0x100 * queue + reg; }
-constexpr uint32_t kLow = 0x00, kHigh = 0x04, kLength = 0x08, kSrrctl = 0x0c, kHead = 0x10, kTail = 0x18, kControl = 0x28;
+constexpr uint32_t rx(uint32_t queue, uint32_t reg) {
+  return 0x2800 + 0x100 * queue + reg;
+}
+constexpr uint32_t tx(uint32_t queue, uint32_t reg) {
+  return 0x3800 + 0x100 * queue + reg;
+}
+constexpr uint32_t kLow = 0x00, kHigh = 0x04, kLength = 0x08, kSrrctl = 0x0c, kHead = 0x10, kTail = 0x18,
+                   kControl = 0x28;
 
 struct Descriptor {
   uint32_t word[4];
@@ -49,9 +55,13 @@ struct VfDriver::State {
   MacAddress mac;
 };
 
-void BarPort::pause() { std::this_thread::sleep_for(std::chrono::microseconds(500)); }
+void BarPort::pause() {
+  std::this_thread::sleep_for(std::chrono::microseconds(500));
+}
 
-VfDriver::State& VfDriver::state() const { return *reinterpret_cast<State*>(at(kStateAt)); }
+VfDriver::State& VfDriver::state() const {
+  return *reinterpret_cast<State*>(at(kStateAt));
+}
 
 VfDriver VfDriver::adopt(BarPort& bar, DmaMemory memory) {
   VfDriver nic(bar, memory);
@@ -112,7 +122,9 @@ VfDriver VfDriver::init(BarPort& bar, DmaMemory memory, const VfOptions& options
   return nic;
 }
 
-MacAddress VfDriver::mac() const { return state().mac; }
+MacAddress VfDriver::mac() const {
+  return state().mac;
+}
 
 void VfDriver::give_rx_buffer(uint32_t index) {
   const uint64_t buffer = memory_.iova + kRxBuffersAt + size_t{index} * kBufferBytes;
@@ -138,7 +150,8 @@ bool VfDriver::send(std::span<const std::byte> frame, const SendOptions& options
   const uint64_t buffer = memory_.iova + buffer_at;
   const auto size = static_cast<uint32_t>(frame.size());
   put({{static_cast<uint32_t>(buffer), static_cast<uint32_t>(buffer >> 32),
-        size | kTxData | kTxExtended | kTxEop | kTxFcs | kTxReport | (options.vlan ? kTxVlan : 0), size << 14}});
+        size | kTxData | kTxExtended | kTxEop | kTxFcs | kTxReport | (options.vlan ? kTxVlan : 0),
+        size << 14}});
   if (options.doorbell) doorbell();
   return true;
 }
@@ -182,7 +195,9 @@ std::optional<ReceivedFrame> VfDriver::receive() {
   return frame;
 }
 
-void VfDriver::unmask(uint32_t vectors) { bar_->write32(kEims, vectors); }
+void VfDriver::unmask(uint32_t vectors) {
+  bar_->write32(kEims, vectors);
+}
 
 uint32_t VfDriver::status() {
   state().status |= bar_->read32(kMailbox);
@@ -197,7 +212,8 @@ void VfDriver::post(std::span<const uint32_t> message) {
     bar_->pause();
   }
   state().status = 0;
-  for (size_t i = 0; i < message.size(); ++i) bar_->write32(kMailboxMemory + 4 * static_cast<uint32_t>(i), message[i]);
+  for (size_t i = 0; i < message.size(); ++i)
+    bar_->write32(kMailboxMemory + 4 * static_cast<uint32_t>(i), message[i]);
   bar_->write32(kMailbox, kReq);
 }
 
@@ -259,12 +275,20 @@ bool VfDriver::set_multicast_promiscuous(bool on) {
 
 RingPositions VfDriver::positions() {
   const State& s = state();
-  return {.rx_head = bar_->read32(rx(s.queue, kHead)), .rx_tail = bar_->read32(rx(s.queue, kTail)), .rx_next = s.rx_next,
-          .tx_head = bar_->read32(tx(s.queue, kHead)), .tx_tail = bar_->read32(tx(s.queue, kTail)), .tx_next = s.tx_next,
+  return {.rx_head = bar_->read32(rx(s.queue, kHead)),
+          .rx_tail = bar_->read32(rx(s.queue, kTail)),
+          .rx_next = s.rx_next,
+          .tx_head = bar_->read32(tx(s.queue, kHead)),
+          .tx_tail = bar_->read32(tx(s.queue, kTail)),
+          .tx_next = s.tx_next,
           .tx_clean = s.tx_clean};
 }
 
-uint32_t VfDriver::good_received() { return bar_->read32(kReceivedCounter); }
-uint32_t VfDriver::good_sent() { return bar_->read32(kSentCounter); }
+uint32_t VfDriver::good_received() {
+  return bar_->read32(kReceivedCounter);
+}
+uint32_t VfDriver::good_sent() {
+  return bar_->read32(kSentCounter);
+}
 
 }  // namespace hookline::testing

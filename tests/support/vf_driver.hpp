@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A small driver for an Intel 82576 virtual function, for tests: own rings in memory the test gives it, mailbox, MSI-X
-// vectors as Linux' igbvf lays them out (TX 0, RX 1, other 2). The same code drives a software model and, through VFIO, a real
-// function.
+// A small driver for an Intel 82576 virtual function, for tests: own rings in memory the test gives it,
+// mailbox, MSI-X vectors as Linux' igbvf lays them out (TX 0, RX 1, other 2). The same code drives a software
+// model and, through VFIO, a real function.
 //
-// All of the driver's own state lies at the beginning of its DMA memory, as a guest driver's lies in guest memory: copy the
-// memory to the destination, or share it, and adopt() goes on there without touching a register.
+// All of the driver's own state lies at the beginning of its DMA memory, as a guest driver's lies in guest
+// memory: copy the memory to the destination, or share it, and adopt() goes on there without touching a
+// register.
 //
 // Thread rule: one thread. Errors: std::runtime_error with what the device did.
 //
