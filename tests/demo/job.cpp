@@ -9,7 +9,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr size_t kPiece = 64 * 1024;
-constexpr uint64_t kInFlight = 4;
+constexpr uint64_t kBurst = 4;
 
 class Job {
  public:
@@ -89,7 +89,10 @@ void Job::migrate() {
     return 0;
   });
   check_pf("during the migration");
-  traffic_.burst(kInFlight, Period::during);
+  // At the stop some answers lie in the guest's memory unread, and others are still on the wire.
+  traffic_.burst(kBurst, Period::during);
+  traffic_.idle(2 * options_.spacing);
+  traffic_.burst(kBurst, Period::during);
 
   report_.source_interrupts = source.interrupts();
   traffic_.stopped();

@@ -79,12 +79,17 @@ class Wire {
     if (auto reply = testing::answer(kGateway, frame)) queue_.push_back({Clock::now() + kWireDelay, std::move(*reply)});
   }
 
-  /// Moves frames and waits for more, not longer than that.
-  void run(Clock::time_point end) {
+  /// What has travelled long enough arrives, whether anybody listens or not.
+  void deliver() {
     while (!queue_.empty() && queue_.front().due <= Clock::now()) {
       for (ModelSide* side : sides_) side->deliver(queue_.front().frame);
       queue_.pop_front();
     }
+  }
+
+  /// Moves frames and waits for more, not longer than that.
+  void run(Clock::time_point end) {
+    deliver();
     if (!queue_.empty()) end = std::min(end, queue_.front().due);
     std::vector<pollfd> polled;
     for (ModelSide* side : sides_) polled.push_back({side->socket(), POLLIN, 0});
@@ -147,6 +152,7 @@ void ModelSide::take_notices() {
 }
 
 Packet ModelSide::ask(const MessageHeader& request, std::span<const std::byte> bytes) {
+  wire_.deliver();
   if (!send_packet(socket_.get(), request, bytes)) throw std::runtime_error(name() + ": its worker has ended");
   return take_reply();
 }

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <stdexcept>
+#include <utility>
 
 #include <fmt/format.h>
 
@@ -38,6 +39,7 @@ void Traffic::begin(Side& side, testing::DmaMemory memory) {
 void Traffic::continue_on(Side& side, testing::DmaMemory memory) {
   side_ = &side;
   nic_ = std::make_unique<testing::VfDriver>(testing::VfDriver::adopt(side, memory));
+  if (unhandled_ != 0) take(std::exchange(unhandled_, 0));
 }
 
 void Traffic::send(uint64_t packets, Period period) {
@@ -54,6 +56,12 @@ void Traffic::send(uint64_t packets, Period period) {
 
 void Traffic::burst(uint64_t packets, Period period) {
   for (uint64_t i = 0; i < packets; ++i) send_one(period);
+}
+
+void Traffic::idle(std::chrono::milliseconds time) {
+  const auto end = Clock::now() + time;
+  for (auto now = Clock::now(); now < end; now = Clock::now())
+    unhandled_ |= side_->wait(std::chrono::duration_cast<std::chrono::microseconds>(end - now));
 }
 
 void Traffic::settle(std::chrono::milliseconds limit) {

@@ -38,6 +38,8 @@ class Traffic {
   void send(uint64_t packets, Period period);
   /// The same without the spacing and without taking answers: these are on their way when it returns.
   void burst(uint64_t packets, Period period);
+  /// Lets that time pass without looking at interrupts or rings, as a guest whose vCPUs do not run.
+  void idle(std::chrono::milliseconds time);
   /// Takes answers until none is outstanding or nothing has come for that long.
   void settle(std::chrono::milliseconds limit);
   /// From now on the device is stopped: what is unanswered was on its way.
@@ -73,6 +75,7 @@ class Traffic {
   testing::Host self_ = {};
   testing::Host gateway_ = {};
   bool gateway_known_ = false;
+  uint32_t unhandled_ = 0;  // interrupts that came while idle
   std::vector<Packet> packets_;
   uint64_t answered_ = 0, duplicates_ = 0, damaged_ = 0;
   Clock::time_point last_answer_ = {};
