@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <optional>
 #include <utility>
 
 #include <fcntl.h>
@@ -11,6 +12,8 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <unistd.h>
+
+#include "lost_memory.hpp"
 
 namespace hookline {
 
@@ -207,10 +210,14 @@ Result<std::unique_ptr<Session>> Channel::wait_open(const Chain& chain, bool wai
 
 struct Session::Mapping {
   Mapping(void* at, size_t size) : bytes(static_cast<std::byte*>(at), size) {}
-  ~Mapping() { ::munmap(bytes.data(), bytes.size()); }
+  ~Mapping() {
+    lost.reset();
+    ::munmap(bytes.data(), bytes.size());
+  }
   Mapping(const Mapping&) = delete;
   Mapping& operator=(const Mapping&) = delete;
   std::span<std::byte> bytes;
+  std::optional<LostMemory> lost;  // not for BARs
 };
 
 Session::Session(FileDescriptor fd, bool again, uint32_t state, size_t shadow_size)
@@ -234,6 +241,7 @@ Result<void> Session::map() {
     void* at = page_of(fd_.get(), want.length, PROT_READ | PROT_WRITE, want.offset);
     if (at == MAP_FAILED) return failed(errno, fmt::format("mapping the {}", want.what), kSessionHints);
     want.mapping = std::make_unique<Mapping>(at, want.length);
+    want.mapping->lost.emplace(want.mapping->bytes);
   }
   return {};
 }

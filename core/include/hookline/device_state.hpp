@@ -56,7 +56,6 @@ class DeviceStateSaver {
 
   OpenDevice* device_;
   StreamWriter writer_;
-  bool match_taken_ = false;
   size_t link_ = 0;                     // whose section is next
   std::unique_ptr<std::byte[]> chunk_;  // the section that goes out
   uint64_t total_ = 0;

@@ -79,9 +79,8 @@ class ControlDevice {
 
 /// One open of the device. Its registers are reached by calls, and by a mapping only where a plugin asks for
 /// one: a mapped BAR answers SIGBUS while the device is in reset, in low power or has memory decoding off, a
-/// call answers an errno. Slots, shadow and stream buffer go with the session, too: once next() has said that
-/// it is over, touching them is SIGBUS. A worker that dies of it (the close came in the middle of a request)
-/// is replaced like any other.
+/// call answers an errno. Slots, shadow and stream buffer may be taken back in the middle of a request; from
+/// then on they read as zero, and next() says why.
 class Session final : public DeviceAccess {
  public:
   ~Session() override;

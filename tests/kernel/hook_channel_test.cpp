@@ -1,0 +1,322 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The library's end of the hook channel on a real kernel: two VFs, a plugin that takes their mailbox memory
+// for registers, a VFIO client, and workers that are threads of the test.
+#include <hookline/hook_channel.hpp>
+
+#include <atomic>
+#include <thread>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <linux/vfio.h>
+#include <unistd.h>
+
+#include <hookline/hook_serve.hpp>
+#include <hookline/plugin.hpp>
+
+#include "tests/support/sysfs.hpp"
+#include "tests/support/vfio_device.hpp"
+
+namespace hookline {
+namespace {
+
+using namespace std::chrono_literals;
+using ::testing::HasSubstr;
+
+// Words of the mailbox memory of an 82576 VF, which hold what is written.
+constexpr uint32_t kStatus = 0x8, kTrapped = 0x808, kEnable = 0x820, kPlain = 0x824;
+constexpr uint64_t kBarSize = 0x4000, kIova = 0x100000;
+
+// Values that make the plugin do something.
+constexpr uint32_t kFail = 0xbad, kCompareMapping = 0x3a9, kReadGuest = 0x10;
+
+std::atomic<int> answer_after_ms = 0;
+
+class Mailbox final : public MigrationOwner {
+ public:
+  explicit Mailbox(Device& dev) : dev_(dev), shadow_(dev) {}
+
+  Answer on_read(Access& a) override {
+    std::this_thread::sleep_for(std::chrono::milliseconds(answer_after_ms));
+    a.value = shadow_->written + 1;
+    return Answer::handled;
+  }
+  Answer on_write(Access& a) override {
+    shadow_->written = a.value32();
+    if (a.value32() == kFail) raise(EPROTO, "a bad word");
+    if (a.value32() == kCompareMapping) compare_mapping();
+    if (a.value32() == kReadGuest) read_guest();
+    dev_.run_rest(a);
+    return Answer::handled;
+  }
+  void on_reset() override { ++resets; }
+
+  void compare_mapping() const {
+    size_t length = 0;
+    const volatile void* bar = dev_.map_bar(0, length);
+    if (length != kBarSize) raise(EBADMSG, "the mapping has another length than the BAR");
+    if (static_cast<const volatile uint32_t*>(bar)[kStatus / 4] != dev_.read32(0, kStatus))
+      raise(EBADMSG, "a mapping and a call show different registers");
+  }
+  void read_guest() const {
+    uint32_t word = 0;
+    dev_.iova_read(kIova, std::as_writable_bytes(std::span(&word, 1)));
+    if (word != 0x5a5a5a5a) raise(EBADMSG, "this is not what the guest has in its memory");
+  }
+
+  void save(SectionWriter& out) override {
+    out.u32("written", shadow_->written);
+    out.u32("enable", dev_.saved(0));
+    out.u32("plain", dev_.read32(0, kPlain));
+  }
+  void load(SectionReader& in) override {
+    written_ = in.u32("written", below(0x1000));
+    enable_ = in.u32("enable", anything());
+    plain_ = in.u32("plain", anything());
+  }
+  void apply() override {
+    shadow_->written = written_;
+    dev_.write32(0, kPlain, plain_);
+    const hookline_step start[] = {hookline::write(0, kEnable, enable_)};
+    dev_.start_once(start);
+  }
+
+  static std::atomic<int> resets;
+
+ private:
+  struct Shadow {
+    uint32_t written;
+  };
+  Device& dev_;
+  ShadowRef<Shadow> shadow_;
+  uint32_t written_ = 0, enable_ = 0, plain_ = 0;
+};
+std::atomic<int> Mailbox::resets = 0;
+
+constexpr PluginInfo kInfo = {
+    .name = "mailbox",
+    .version = "1",
+    .model = "com.example/mailbox",
+    .migration_version = "1",
+    .traps =
+        {{.region = 0, .ops = HOOKLINE_WANT_READ | HOOKLINE_WANT_WRITE, .offset = kTrapped, .length = 4}},
+    .stop = {save(0, kEnable, 0), clear_bits(0, kEnable, 1), poll(0, kEnable, 1, 0, 1000)},
+    .start = {restore(0, kEnable, 0)},
+    .reset = {write(0, kPlain, 0)},
+    .shadow_size = 4,
+    .max_state = 12,
+};
+const hookline_plugin kPlugin = detail::describe<Mailbox>(kInfo);
+
+vfio_pci_hooks_address parse(const std::string& text) {
+  unsigned domain = 0, bus = 0, device = 0, function = 0;
+  std::sscanf(text.c_str(), "%x:%x:%x.%x", &domain, &bus, &device, &function);
+  return {domain, static_cast<uint8_t>(bus), static_cast<uint8_t>(device << 3 | function), 0};
+}
+
+/// A worker: attached as long as it lives, serving one open after the other.
+class Worker {
+ public:
+  Worker(const ControlDevice& control, const std::string& address, const Chain& chain)
+      : channel_(std::move(*control.attach(parse(address)))), thread_([this, &chain] { run(chain); }) {}
+  ~Worker() {
+    stop_ = true;
+    thread_.join();
+  }
+  std::atomic<int> sessions = 0, again = 0, closed = 0, revoked = 0;
+
+ private:
+  void run(const Chain& chain) {
+    while (!stop_) {
+      const auto session = channel_.wait_open(chain, false);
+      if (!session) {
+        std::this_thread::sleep_for(5ms);
+        continue;
+      }
+      ++sessions;
+      again += (*session)->again();
+      const auto device = OpenDevice::open(chain, **session, {});
+      if (!device) return;
+      const auto end =
+          serve(**session, **device, {.should_stop = [this] { return stop_.load(); }, .idle_ms = 20});
+      EXPECT_TRUE(end) << end.error().text;
+      closed += end && *end == ServeEnd::closed;
+      revoked += end && *end == ServeEnd::revoked;
+    }
+  }
+  std::atomic<bool> stop_ = false;
+  Channel channel_;
+  std::thread thread_;
+};
+
+class HookChannelTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    vfs_ = sysfs::test_vfs();
+    ASSERT_GE(vfs_.size(), 2U);
+    auto container = vfio::Container::create();
+    ASSERT_TRUE(container) << container.error().text;
+    container_.emplace(std::move(*container));
+    answer_after_ms = 0;
+    Mailbox::resets = 0;
+  }
+  void TearDown() override {
+    container_.reset();
+    for (const std::string& vf : vfs_) {
+      EXPECT_TRUE(sysfs::release(vf));
+      (void)control_.undefine(parse(vf));
+    }
+  }
+  void bind(const std::string& vf, uint32_t memory = VFIO_PCI_HOOKS_MEMORY_NONE) {
+    const Result<void> defined = control_.define({.address = parse(vf),
+                                                  .vendor = 0x8086,
+                                                  .device = 0x10ca,
+                                                  .guest_memory = memory,
+                                                  .access_limit_ms = 300},
+                                                 chain_);
+    ASSERT_TRUE(defined) << defined.error().text;
+    const auto bound = sysfs::bind(vf, "vfio-pci-hooks");
+    ASSERT_TRUE(bound) << bound.error().text;
+  }
+  vfio::Device open(const std::string& vf) {
+    auto device = vfio::Device::open(*container_, vf);
+    EXPECT_TRUE(device) << device.error().text;
+    EXPECT_TRUE(device->enable_memory_and_dma());
+    EXPECT_TRUE(sysfs::wait_until([&] { return served(vf); }, 5s));
+    return std::move(*device);
+  }
+  bool served(const std::string& vf) {
+    return control_.status(parse(vf))->flags & VFIO_PCI_HOOKS_STATUS_SERVED;
+  }
+  static uint32_t read32(const vfio::Device& device, uint64_t offset) {
+    return *device.read<uint32_t>(0, offset);
+  }
+
+  size_t record_size() const { return StreamWriter::create(*match_record(chain_))->pending(); }
+
+  const Chain chain_ = *build_chain({*make_link(kPlugin)});
+  ControlDevice control_ = std::move(*ControlDevice::open());
+  std::vector<std::string> vfs_;
+  std::optional<vfio::Container> container_;
+};
+
+TEST_F(HookChannelTest, AWorkerServesAccessesWithEverythingThePluginAsksFor) {
+  alignas(4096) static std::array<std::byte, 4096> memory;
+  memory.fill(std::byte{0x5a});
+  bind(vfs_[0], VFIO_PCI_HOOKS_MEMORY_READ);
+  Worker worker(control_, vfs_[0], chain_);
+  const vfio::Device vf = open(vfs_[0]);
+  ASSERT_TRUE(container_->map_dma(kIova, memory));
+  ASSERT_TRUE(vf.write<uint32_t>(0, kTrapped, 7));
+  EXPECT_EQ(read32(vf, kTrapped), 8U);
+  EXPECT_EQ(vf.write<uint32_t>(0, kTrapped, kFail).error().code, EPROTO);
+  EXPECT_TRUE(vf.write<uint32_t>(0, kTrapped, kCompareMapping));
+  EXPECT_TRUE(vf.write<uint32_t>(0, kTrapped, kReadGuest));
+  EXPECT_EQ(control_.status(parse(vfs_[0]))->missed, 0U);
+  ASSERT_TRUE(vf.reset());
+  EXPECT_TRUE(sysfs::wait_until([] { return Mailbox::resets > 0; }, 5s));
+}
+
+TEST_F(HookChannelTest, GuestMemoryThatIsNotGrantedIsRefused) {
+  bind(vfs_[0]);
+  Worker worker(control_, vfs_[0], chain_);
+  const vfio::Device vf = open(vfs_[0]);
+  EXPECT_EQ(vf.write<uint32_t>(0, kTrapped, kReadGuest).error().code, EPERM);
+}
+
+TEST_F(HookChannelTest, TheShadowSurvivesTheWorkerAndNotTheOpen) {
+  bind(vfs_[0]);
+  auto worker = std::make_unique<Worker>(control_, vfs_[0], chain_);
+  {
+    const vfio::Device vf = open(vfs_[0]);
+    ASSERT_TRUE(vf.write<uint32_t>(0, kTrapped, 7));
+    worker.reset();
+    EXPECT_FALSE(served(vfs_[0]));
+    worker = std::make_unique<Worker>(control_, vfs_[0], chain_);
+    ASSERT_TRUE(sysfs::wait_until([&] { return served(vfs_[0]); }, 5s));
+    EXPECT_EQ(worker->again, 1);
+    EXPECT_EQ(read32(vf, kTrapped), 8U);
+  }
+  EXPECT_TRUE(sysfs::wait_until([&] { return worker->closed == 1; }, 5s));
+  const vfio::Device vf = open(vfs_[0]);
+  EXPECT_EQ(read32(vf, kTrapped), 1U);
+  EXPECT_EQ(worker->again, 1) << "of the first open only";
+}
+
+TEST_F(HookChannelTest, ALateWorkerLosesItsSession) {
+  bind(vfs_[0]);
+  Worker worker(control_, vfs_[0], chain_);
+  const vfio::Device vf = open(vfs_[0]);
+  answer_after_ms = 1500;
+  (void)read32(vf, kTrapped);
+  EXPECT_TRUE(sysfs::wait_until([&] { return worker.revoked == 1; }, 5s));
+  EXPECT_EQ(control_.status(parse(vfs_[0]))->revoked, 1U);
+}
+
+TEST_F(HookChannelTest, MovesADeviceToAnotherVfInAnyCut) {
+  for (int i = 0; i < 2; ++i) bind(vfs_[i]);
+  Worker source_worker(control_, vfs_[0], chain_), destination_worker(control_, vfs_[1], chain_);
+  const vfio::Device source = open(vfs_[0]), destination = open(vfs_[1]);
+  ASSERT_TRUE(source.write<uint32_t>(0, kTrapped, 7));
+  ASSERT_TRUE(source.write<uint32_t>(0, kEnable, 0x81));
+  ASSERT_TRUE(source.write<uint32_t>(0, kPlain, 0xcafe));
+
+  for (const size_t cut : {1UL, 7UL, 65536UL}) {
+    SCOPED_TRACE(cut);
+    ASSERT_TRUE(destination.reset());
+    std::vector<std::byte> stream, piece(cut);
+    const auto drain = [&](const vfio::Descriptor& fd) {
+      ssize_t got = 0;
+      while ((got = ::read(fd.get(), piece.data(), piece.size())) > 0)
+        stream.insert(stream.end(), piece.begin(), piece.begin() + got);
+      return got < 0 ? errno : 0;
+    };
+    auto data = source.set_state(VFIO_DEVICE_STATE_PRE_COPY);
+    ASSERT_TRUE(data) << data.error().text;
+    EXPECT_EQ(vfio::precopy_info(*data)->initial_bytes, record_size());
+    EXPECT_EQ(drain(*data), ENOMSG);
+    EXPECT_EQ(stream.size(), record_size());
+    ASSERT_TRUE(source.set_state(VFIO_DEVICE_STATE_STOP_COPY));
+    EXPECT_EQ(drain(*data), 0);
+    EXPECT_LE(stream.size(), chain_.max_state());
+    ASSERT_TRUE(source.set_state(VFIO_DEVICE_STATE_RUNNING)) << "cancelled: the source goes on";
+    EXPECT_EQ(read32(source, kEnable), 0x81U);
+
+    auto sink = destination.set_state(VFIO_DEVICE_STATE_RESUMING);
+    ASSERT_TRUE(sink) << sink.error().text;
+    for (size_t at = 0; at < stream.size(); at += cut) {
+      const size_t length = std::min(cut, stream.size() - at);
+      ASSERT_EQ(::write(sink->get(), stream.data() + at, length), static_cast<ssize_t>(length))
+          << "at " << at;
+    }
+    ASSERT_TRUE(destination.set_state(VFIO_DEVICE_STATE_RUNNING));
+    EXPECT_EQ(read32(destination, kTrapped), 8U);
+    EXPECT_EQ(read32(destination, kPlain), 0xcafeU);
+    EXPECT_EQ(read32(destination, kEnable), 0x81U) << "by the replaced start program";
+
+    stream[stream.size() / 2] ^= std::byte{1};
+    sink = destination.set_state(VFIO_DEVICE_STATE_RESUMING);
+    ASSERT_TRUE(sink);
+    EXPECT_LT(::write(sink->get(), stream.data(), stream.size()), 0);
+    EXPECT_EQ(destination.set_state(VFIO_DEVICE_STATE_RUNNING).error().code, EINVAL);
+  }
+}
+
+TEST_F(HookChannelTest, RefusalsSayWhatWasAskedOfWhichDevice) {
+  const auto missing = control_.attach(parse(vfs_[0]));
+  ASSERT_FALSE(missing);
+  EXPECT_EQ(missing.error().code, ENOENT);
+  EXPECT_THAT(missing.error().text, HasSubstr(vfs_[0]));
+  const auto other = control_.define({.address = parse(vfs_[0]), .vendor = 0x8086, .device = 1}, chain_);
+  EXPECT_EQ(other.error().code, ENODEV);
+  bind(vfs_[0]);
+  const auto first = control_.attach(parse(vfs_[0]));
+  ASSERT_TRUE(first);
+  EXPECT_EQ(control_.attach(parse(vfs_[0])).error().code, EBUSY);
+  EXPECT_EQ(control_.undefine(parse(vfs_[0])).error().code, EBUSY);
+  EXPECT_FALSE(ControlDevice::open("/dev/no-such-device"));
+}
+
+}  // namespace
+}  // namespace hookline
