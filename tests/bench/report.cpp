@@ -52,6 +52,10 @@ std::string time(double ns) {
   return fmt::format("{:.1f} ms", ns / 1e6);
 }
 
+std::string factor(double ratio) {
+  return fmt::format("{:.{}f}", ratio, ratio < 0.1 ? 3 : ratio < 100 ? 2 : 0);
+}
+
 std::string quantity(double ns, double bytes) {
   if (bytes == 0) return time(ns);
   return fmt::format("{:.1f} GiB/s", bytes / ns * 1e9 / (1 << 30));
@@ -98,15 +102,16 @@ std::string to_table(const Machine& machine, const std::vector<Comparison>& comp
     const std::string heading = fmt::format("{} | {}", c.anchor, c.placement);
     if (heading != anchor) {
       anchor = heading;
-      text += fmt::format("\n{:<44} {:<12} {:<30}\n", c.anchor, c.placement, shown(c.anchor_ns, c.bytes));
+      text += fmt::format("\n{:<44} {:<12} {}\n", c.anchor, c.placement, shown(c.anchor_ns, c.bytes));
     }
     const std::vector<double> all = ratios(c);
     const Spread s = spread(all);
     const auto interval = median_interval95(all);
-    text += fmt::format("  {:<42} {:<12} {:<30} x{:.2f} {} ({:.2f}..{:.2f})\n", c.what, c.placement,
-                        shown(c.ns, c.bytes), s.median,
-                        interval ? fmt::format("[{:.2f}..{:.2f}]", interval->first, interval->second) : "[-]",
-                        s.low, s.high);
+    text += fmt::format(
+        "  {:<42} {:<12} {:<30} x{} {} ({}..{})\n", c.what, c.placement, shown(c.ns, c.bytes),
+        factor(s.median),
+        interval ? fmt::format("[{}..{}]", factor(interval->first), factor(interval->second)) : "[-]",
+        factor(s.low), factor(s.high));
   }
   return text;
 }
