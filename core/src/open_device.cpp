@@ -16,6 +16,8 @@ namespace hookline {
 namespace {
 
 bool wants(const Link& link, const hookline_access& access) {
+  // An observer without ranges of its own sees what the others trap.
+  if (link.is_observer() && !link.plugin.nr_ranges) return link.plugin.access != nullptr;
   const std::span<const hookline_range> ranges(link.plugin.ranges, link.plugin.nr_ranges);
   return link.plugin.access && std::ranges::any_of(ranges, [&](const hookline_range& range) {
            return range.region == access.region && (range.ops & (1U << access.op)) &&

@@ -93,9 +93,10 @@ class Nic82576 final : public MigrationOwner {
   }
 
   Answer on_read(Access& a) override {
-    if (a.length != 4) raise(EINVAL, "an 82576 VF takes aligned 32-bit accesses only");
-    const auto counter = std::find(std::begin(kCounters), std::end(kCounters), a.offset);
-    if (a.offset != kMailbox && counter == std::end(kCounters)) return Answer::pass;
+    auto touched = [&](uint32_t offset) { return a.offset < offset + 4 && offset < a.offset + a.length; };
+    const auto counter = std::find_if(std::begin(kCounters), std::end(kCounters), touched);
+    if (!touched(kMailbox) && counter == std::end(kCounters)) return Answer::pass;
+    if (a.length != 4) raise(EINVAL, "the mailbox and the counters of an 82576 VF take 32-bit accesses only");
     dev_.run_rest(a);
     if (a.offset == kMailbox) {
       shadow_->owed |= a.value32() & kReadToClear;

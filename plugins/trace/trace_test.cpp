@@ -15,7 +15,6 @@ namespace hookline {
 namespace {
 
 using ::testing::ElementsAre;
-using ::testing::EndsWith;
 using ::testing::IsEmpty;
 using enum MigrationState;
 
@@ -61,6 +60,25 @@ class Trace : public ::testing::Test {
   std::vector<std::string> log_;
 };
 
+TEST_F(Trace, SeesWhatOthersTrapInItsPlaceOfTheChain) {
+  auto device = make({TRACE, EXAMPLE}, "accesses");
+  ASSERT_TRUE(device->write32(0, kMode, 2));
+  ASSERT_TRUE(device->write32(0, kBase, 0x100));  // trapped by nobody
+  EXPECT_THAT(log_, ElementsAre("BAR 0 0x8 (4 bytes) = 0x2"));
+
+  // In front it sees even what the next plugin refuses, behind it only what that one lets pass.
+  std::array<std::byte, 2> half{};
+  ASSERT_FALSE(device->write(0, kMode, half));
+  EXPECT_EQ(log_.size(), 2u);
+  log_.clear();
+  device = make({EXAMPLE, TRACE}, "accesses");
+  log_.clear();
+  ASSERT_FALSE(device->write(0, kMode, half));
+  EXPECT_THAT(log_, IsEmpty());
+  ASSERT_TRUE(device->write32(0, kMode, 2));
+  EXPECT_THAT(log_, ElementsAre("BAR 0 0x8 (4 bytes) = 0x2"));
+}
+
 TEST_F(Trace, TrapsNothingItself) {
   auto alone = make({EXAMPLE}, ""), traced = make({TRACE, EXAMPLE}, "accesses");
   const auto with = traced->chain().ranges(), without = alone->chain().ranges();
@@ -105,7 +123,8 @@ TEST_F(Trace, LogsStateChangesAndResetsAndCountsTheRest) {
   device->reset();
   device.reset();
   EXPECT_THAT(log_, ElementsAre("state RUNNING to RUNNING_P2P", "state RUNNING_P2P to STOP", "reset",
-                                "state STOP to RUNNING", EndsWith("3 state changes, 1 resets")));
+                                "state STOP to RUNNING",
+                                "closed after 0 reads, 1 writes, 3 state changes, 1 resets"));
 }
 
 TEST_F(Trace, IsQuietOnRequest) {

@@ -253,7 +253,9 @@ struct hookline_plugin {
   const char* migration_version; /* static; migration owner: opaque ASCII, at most 4096 bytes; else NULL */
 
   const struct hookline_device_id* devices; /* static; what it serves; NULL: every device */
-  const struct hookline_range* ranges;      /* static */
+  /* static; what the plugin traps. A plugin that passes unknown operations (UNKNOWN_PASS) and has no ranges traps nothing and is
+   * shown every access that others of its chain trap, in its place of the chain. */
+  const struct hookline_range* ranges;
   const struct hookline_register* registers; /* static */
   const struct hookline_key* keys;          /* static */
   uint32_t nr_devices, nr_ranges, nr_registers, nr_keys;
