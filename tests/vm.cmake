@@ -14,9 +14,6 @@ add_test(NAME vm_module
   COMMAND ${CMAKE_COMMAND} --build ${CMAKE_BINARY_DIR} --target vfio-pci-hooks)
 set_tests_properties(vm_module PROPERTIES LABELS vm FIXTURES_SETUP vm_module TIMEOUT 600)
 
-# On a busy host the kernel sometimes takes the emulated TSC for 20 times slower than it is, and then time runs away.
-set(HOOKLINE_VM_OPTIONS --append tsc=unstable)
-
 # hookline_add_vm_test(NAME BINARIES target... [OPTIONS option...] [TIMEOUT seconds])
 # Boots once, loads the module and runs the GoogleTest binaries one after the other, each within its limit; the module has
 # to unload afterwards. OPTIONS go to tests/vm/run. A boot takes longer than most tests: put what can share one together.
@@ -30,7 +27,7 @@ function(hookline_add_vm_test name)
     list(APPEND files $<TARGET_FILE:${binary}>)
   endforeach()
   add_test(NAME ${name}
-    COMMAND ${PROJECT_SOURCE_DIR}/tests/vm/run ${HOOKLINE_VM_OPTIONS} --timeout ${ARG_TIMEOUT}
+    COMMAND ${PROJECT_SOURCE_DIR}/tests/vm/run --timeout ${ARG_TIMEOUT}
       --results ${CMAKE_BINARY_DIR}/vm-results/${name} ${ARG_OPTIONS} --
       ${PROJECT_SOURCE_DIR}/tests/kernel/in-vm ${ARG_TIMEOUT} ${HOOKLINE_KERNEL_MODULE} ${files})
   # The machine has two processors of its own, and a slow host is what limits see.
