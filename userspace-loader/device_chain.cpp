@@ -97,14 +97,14 @@ Definition definition_of(const AppliedDevice& device) {
 std::vector<std::string> lacking(const vfio_pci_hooks_features& module, const AppliedDevice& device, const Chain& chain) {
   std::vector<std::string> found;
   const auto need = [&](bool needed, uint64_t feature, const char* what) {
-    if (needed && !(module.features & feature)) found.push_back(fmt::format("the loaded vfio-pci-hooks cannot {}", what));
+    if (needed && !(module.features & feature)) found.push_back(fmt::format("the loaded vfio-pci-hooks cannot {}: load a newer one", what));
   };
   need(chain.owner().has_value(), VFIO_PCI_HOOKS_FEATURE_MIGRATION, "migrate devices");
   need(device.guest_memory != GuestMemory::none, VFIO_PCI_HOOKS_FEATURE_IOVA_RW, "reach guest memory (guest_memory)");
   need(chain.ioctls() || chain.features(), VFIO_PCI_HOOKS_FEATURE_IOCTL, "hand ioctls to plugins");
   const auto limit = [&](size_t needed, uint32_t most, const char* what) {
     if (needed > most)
-      found.push_back(fmt::format("the loaded vfio-pci-hooks takes {} {}, and the chain has {}", most, what, needed));
+      found.push_back(fmt::format("the loaded vfio-pci-hooks takes {} {}, and the chain has {}: load a newer one", most, what, needed));
   };
   limit(definition_of(device).handlers.size(), module.max_handlers, "handlers");
   limit(chain.ranges().size(), module.max_ranges, "trapped ranges");

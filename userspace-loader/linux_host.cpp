@@ -109,7 +109,7 @@ Result<void> LinuxHost::load_module(const std::string& module) const {
 Result<void> LinuxHost::check_module(const AppliedDevice& device) const {
   const auto missing = lacking(device);
   if (missing.empty()) return {};
-  return fail(EOPNOTSUPP, fmt::format("{}; load a newer one", fmt::join(missing, "; ")));
+  return fail(EOPNOTSUPP, fmt::format("{}", fmt::join(missing, "; ")));
 }
 
 Result<void> LinuxHost::define(const AppliedDevice& device) const {
@@ -144,7 +144,16 @@ Result<void> LinuxHost::await_vf(const AppliedDevice& device) const {
 }
 
 Result<void> LinuxHost::bind(const PciAddress& address, const std::string& driver) const {
-  if (auto ok = sysfs_.bind(address, driver); !ok) return ok;
+  const auto before = sysfs_.function(address);
+  if (!before) return fail(before.error());
+  // Where its PF has sriov_drivers_autoprobe off, a VF binds to nothing but what driver_override names.
+  const bool named = before->driver_override == driver;
+  if (!named)
+    if (auto ok = sysfs_.set_driver_override(address, driver); !ok) return ok;
+  const auto bound = sysfs_.bind(address, driver);
+  if (!named)
+    if (auto ok = sysfs_.set_driver_override(address, before->driver_override); !ok) return ok;
+  if (!bound) return bound;
   // A probe that fails by a driver's own choice does not fail the write.
   const auto function = sysfs_.function(address);
   if (!function) return fail(function.error());

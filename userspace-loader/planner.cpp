@@ -230,7 +230,7 @@ class ApplyPlanner {
       return;
     }
     if (!may_take(target, status)) return;
-    for (const std::string& text : facts_.lacking(wanted->device)) diagnostics_.error(where, text, "load a newer one");
+    for (const std::string& text : facts_.lacking(wanted->device)) diagnostics_.error(where, text);
 
     const auto step = [&](Step s) {
       s.address = function.address;
