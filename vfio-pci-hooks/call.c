@@ -19,14 +19,30 @@ static bool vph_software_reset(struct vph_device *hdev)
 	return !hdev->core.reset_works && hdev->def->reset;
 }
 
+/*
+ * As in a reset by vfio-pci, nobody else switches memory decoding meanwhile. A
+ * device that sleeps would not hear of it.
+ */
+static int vph_run_software_reset(struct vph_device *hdev)
+{
+	struct vfio_pci_core_device *core = &hdev->core;
+	int ret = -EIO;
+
+	down_write(&core->memory_lock);
+	if (core->pdev->current_state == PCI_D0) {
+		vph_reset_done(hdev);
+		ret = 0;
+	}
+	up_write(&core->memory_lock);
+	return ret;
+}
+
 static int vph_call_default(struct vph_call *call)
 {
 	struct vfio_device *core_vdev = &call->hdev->core.vdev;
 
-	if (!call->feature && call->cmd == VFIO_DEVICE_RESET && vph_software_reset(call->hdev)) {
-		vph_reset_done(call->hdev);
-		return 0;
-	}
+	if (!call->feature && call->cmd == VFIO_DEVICE_RESET && vph_software_reset(call->hdev))
+		return vph_run_software_reset(call->hdev);
 	if (call->feature)
 		return vfio_pci_core_ioctl_feature(core_vdev, call->call.number, call->user,
 						   call->size);
