@@ -208,7 +208,7 @@ void vph_channel_gone(struct vph_channel *ch)
 /*
  * The device was reset, and with it everything the worker knew about it. State
  * requests end; an access that waits goes on, and its answer does not count as seen
- * if the worker gives it without knowing of the reset.
+ * where the worker was given it before the reset.
  */
 void vph_channel_reset(struct vph_channel *ch)
 {

@@ -52,7 +52,7 @@ static void vph_data_file_free(struct kref *kref)
 	kfree(file);
 }
 
-static int vph_data_file_dead(const struct vph_data_file *file)
+int vph_data_file_dead(const struct vph_data_file *file)
 {
 	const struct vph_channel *ch = file->channel;
 
@@ -240,11 +240,7 @@ static void vph_load_scrub(struct vph_data_file *file)
 
 	if (vph_session_enter(session))
 		return;
-	down_write(&session->hdev->core.memory_lock);
-	mutex_lock(&session->hdev->open_lock);
-	vph_program_run_reset(session->hdev);
-	mutex_unlock(&session->hdev->open_lock);
-	up_write(&session->hdev->core.memory_lock);
+	vph_migration_scrub(session->hdev, file);
 	vph_session_leave(session);
 }
 

@@ -304,6 +304,26 @@ void vph_migration_saved(struct vph_device *hdev, u32 *value)
 	vph_state_unlock(hdev);
 }
 
+/*
+ * The reset program on a device that refused this file, unless a reset was quicker:
+ * then a guest may run on it already.
+ */
+void vph_migration_scrub(struct vph_device *hdev, const struct vph_data_file *file)
+{
+	struct vph_migration *mig = &hdev->mig;
+
+	mutex_lock(&mig->state_mutex);
+	down_write(&hdev->core.memory_lock);
+	if (mig->loading == file && !vph_data_file_dead(file) &&
+	    hdev->core.pdev->current_state == PCI_D0) {
+		mutex_lock(&hdev->open_lock);
+		vph_program_run_reset(hdev);
+		mutex_unlock(&hdev->open_lock);
+	}
+	up_write(&hdev->core.memory_lock);
+	vph_state_unlock(hdev);
+}
+
 /* -------------------------------------------------------------------- life cycle */
 
 void vph_migration_init(struct vph_device *hdev)

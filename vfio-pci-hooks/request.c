@@ -87,7 +87,13 @@ int vph_request_wait(struct vph_channel *ch, struct vph_request *request, u32 li
 		mutex_unlock(&ch->lock);
 		return ret;
 	}
-	request->epoch = ch->epoch;
+	/* Whatever ends a file cancels its request under this lock; none comes after. */
+	if (request->owner)
+		ret = vph_data_file_dead(request->owner);
+	if (ret) {
+		mutex_unlock(&ch->lock);
+		return ret;
+	}
 	request->state = VPH_REQUEST_PENDING;
 	list_add_tail(&request->node, &ch->pending);
 	vph_channel_wake_worker_locked(ch);
@@ -294,6 +300,8 @@ bool vph_request_give_locked(struct vph_session *session, int *slotp)
 
 	list_del(&request->node);
 	request->state = VPH_REQUEST_GIVEN;
+	/* Events come first: the worker knows of every reset up to here. */
+	request->epoch = ch->epoch;
 	request->seq = ++ch->seq;
 	session->slot[slot].request = request;
 	session->slot[slot].seq = request->seq;
@@ -371,7 +379,7 @@ static void vph_shadow_commit(struct vph_session *session, const struct vph_requ
 			memcpy(ch->shadow, session->shadow, ch->def->shadow_size);
 		return;
 	}
-	/* Asked before a reset, answered after: its effect on the device may be after. */
+	/* Given before a reset, answered after: its effect on the device may be after. */
 	ch->incomplete = true;
 }
 

@@ -83,6 +83,7 @@ struct vph_definition {
 struct vph_definition *vph_definition_create(struct pci_dev *pdev,
 					     const struct vfio_pci_hooks_define *define);
 void vph_definition_put(struct vph_definition *def);
+int vph_definition_fits(const struct vph_definition *def);
 int vph_range_check(struct pci_dev *pdev, const struct vfio_pci_hooks_range *range);
 
 const struct vph_handler *vph_handler_get(const char *name);
@@ -178,6 +179,8 @@ void vph_chain_reset(struct vph_device *hdev);
 void vph_chain_state(struct vph_device *hdev, u32 from, u32 to);
 const struct vph_segment *vph_segment_at(struct vph_device *hdev, unsigned int region, u64 offset,
 					 u64 length);
+bool vph_is_trapped_behind(struct vph_device *hdev, unsigned int link, unsigned int region,
+			   u64 offset, u64 length);
 unsigned int vph_unit_length(u64 offset, u64 length, unsigned int most);
 int vph_walk(struct vph_walk *walk, unsigned int from);
 
@@ -224,6 +227,7 @@ int vph_call_refetch(struct vph_call *call);
 
 struct vph_program *vph_program_copy(struct pci_dev *pdev,
 				     const struct vfio_pci_hooks_program *user, bool may_wait);
+int vph_program_check(struct pci_dev *pdev, const struct vph_program *program, bool may_wait);
 int vph_program_run(struct vph_device *hdev, const char *what, const struct vph_program *program);
 void vph_program_run_reset(struct vph_device *hdev);
 
@@ -298,7 +302,7 @@ struct vph_request {
 	void *data;			/* to the worker and back; NULL: none */
 	u32 capacity;			/* bytes at data that an answer may fill */
 	struct vph_session *session;	/* the only one that may answer; NULL: any */
-	const void *owner;		/* for vph_requests_cancel() */
+	const struct vph_data_file *owner;	/* SAVE, LOAD */
 
 	s32 answer;
 	u32 answer_length;
@@ -345,6 +349,7 @@ struct vph_session {
 
 	struct rw_semaphore map_lock;
 	bool dead;			/* written under map_lock; once */
+	atomic_t iova_users;		/* accesses to guest memory; more only while not dead */
 	const struct vm_operations_struct *core_vm_ops;
 
 	/* Shared with the worker; freed with the session only. */
@@ -386,11 +391,13 @@ void vph_migration_close(struct vph_device *hdev);
 void vph_migration_reset_done(struct vph_device *hdev);
 int vph_migration_start_once(struct vph_device *hdev, struct vph_program *program);
 void vph_migration_saved(struct vph_device *hdev, u32 *value);
+void vph_migration_scrub(struct vph_device *hdev, const struct vph_data_file *file);
 
 struct file *vph_data_file_create(struct vph_channel *ch, bool loading, bool precopy,
 				  struct vph_data_file **fp);
 void vph_data_file_final(struct vph_data_file *file);
 void vph_data_file_end(struct vph_data_file *file, int error);
+int vph_data_file_dead(const struct vph_data_file *file);
 bool vph_data_file_loaded(struct vph_data_file *file);
 u64 vph_data_file_unread(struct vph_data_file *file);
 
