@@ -195,6 +195,28 @@ void vph_definition_put(struct vph_definition *def)
 	kref_put(&def->kref, vph_definition_release);
 }
 
+/* Asked when the driver binds, and BARs can change no more: since DEFINE they may have shrunk. */
+int vph_definition_fits(const struct vph_definition *def)
+{
+	unsigned int i;
+	int ret;
+
+	for (i = 0; i < def->nr_ranges; i++)
+		if (vph_range_check(def->pdev, &def->ranges[i]))
+			return -EINVAL;
+	for (i = 0; i < def->nr_handlers; i++) {
+		ret = vph_handler_check(def->pdev, &def->handlers[i]->ops);
+		if (ret)
+			return ret;
+	}
+	ret = vph_program_check(def->pdev, def->stop, true);
+	if (!ret)
+		ret = vph_program_check(def->pdev, def->start, true);
+	if (!ret)
+		ret = vph_program_check(def->pdev, def->reset, false);
+	return ret;
+}
+
 struct vph_definition *vph_definition_create(struct pci_dev *pdev,
 					     const struct vfio_pci_hooks_define *define)
 {

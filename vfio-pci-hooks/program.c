@@ -54,6 +54,21 @@ static int vph_step_check(struct pci_dev *pdev, const struct vfio_pci_hooks_step
 	return 0;
 }
 
+int vph_program_check(struct pci_dev *pdev, const struct vph_program *program, bool may_wait)
+{
+	unsigned int i;
+	int ret;
+
+	for (i = 0; program && i < program->nr; i++) {
+		ret = vph_step_check(pdev, &program->steps[i], may_wait);
+		if (ret) {
+			pci_notice_ratelimited(pdev, "step %u of a program is not valid\n", i);
+			return ret;
+		}
+	}
+	return 0;
+}
+
 /* A checked copy of a program; NULL for an empty one. */
 struct vph_program *vph_program_copy(struct pci_dev *pdev,
 				     const struct vfio_pci_hooks_program *user, bool may_wait)
@@ -78,14 +93,11 @@ struct vph_program *vph_program_copy(struct pci_dev *pdev,
 			   flex_array_size(program, steps, program->nr)))
 		goto out_free;
 
-	for (i = 0; i < program->nr; i++) {
-		ret = vph_step_check(pdev, &program->steps[i], may_wait);
-		if (ret) {
-			pci_notice_ratelimited(pdev, "step %u of a program is not valid\n", i);
-			goto out_free;
-		}
+	ret = vph_program_check(pdev, program, may_wait);
+	if (ret)
+		goto out_free;
+	for (i = 0; i < program->nr; i++)
 		us += program->steps[i].timeout_us;
-	}
 	ret = -EINVAL;
 	if (us > VPH_MAX_PROGRAM_US)
 		goto out_free;

@@ -182,7 +182,14 @@ static const struct vfio_device_ops vph_ops = {
 static int vph_set_up(struct vph_device *hdev)
 {
 	struct vph_definition *def = hdev->def;
+	int ret;
 
+	ret = vph_definition_fits(def);
+	if (ret) {
+		pci_notice(hdev->core.pdev, "the definition no longer fits the function: %d\n",
+			   ret);
+		return ret;
+	}
 	if (def->channel >= 0) {
 		hdev->channel = vph_channel_create(def);
 		if (!hdev->channel)
