@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What a worker does to the device and to the guest's memory. All of it between
- * enter and leave of its session, and none of it stopped by a page fault of the
- * worker's own, so that the session can end at any moment.
+ * What a worker does to the device and to the guest's memory. The end of its session
+ * waits for all of it, and none of it is stopped by a page fault of the worker's own,
+ * so that the session can end at any moment.
  */
 #include <linux/mm.h>
 #include <linux/pagemap.h>
@@ -200,13 +200,18 @@ int vph_session_iova_rw(struct vph_session *session, const struct vfio_pci_hooks
 
 	ret = vph_session_enter(session);
 	if (!ret) {
+		/* Guest memory may fault, and so with any mmap_lock; map_lock is inside that. */
+		atomic_inc(&session->iova_users);
+		vph_session_leave(session);
+
 		iova.core_vdev = &session->hdev->core.vdev;
 		INIT_WORK_ONSTACK(&iova.work, vph_iova_work);
 		queue_work(system_unbound_wq, &iova.work);
 		flush_work(&iova.work);
 		destroy_work_on_stack(&iova.work);
 		ret = iova.ret;
-		vph_session_leave(session);
+		if (atomic_dec_and_test(&session->iova_users))
+			wake_up_all(&session->channel->vmm_wait);
 	}
 	if (!ret && !write && copy_to_user(user, iova.data, rw->length))
 		ret = -EFAULT;

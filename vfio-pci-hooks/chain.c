@@ -234,6 +234,25 @@ const struct vph_segment *vph_segment_at(struct vph_device *hdev, unsigned int r
 	return NULL;
 }
 
+/* Whether a handler behind that one wants a byte of the range. */
+bool vph_is_trapped_behind(struct vph_device *hdev, unsigned int link, unsigned int region,
+			   u64 offset, u64 length)
+{
+	u64 end = offset + length;
+
+	while (offset < end) {
+		const struct vph_segment *segment;
+
+		segment = vph_segment_at(hdev, region, offset, end - offset);
+		if (!segment)
+			return false;
+		if ((segment->readers | segment->writers) >> (link + 1))
+			return true;
+		offset = segment->end;
+	}
+	return false;
+}
+
 /* The longest naturally aligned unit at the beginning of a range. */
 unsigned int vph_unit_length(u64 offset, u64 length, unsigned int most)
 {

@@ -146,6 +146,7 @@ void vph_session_kill(struct vph_session *session)
 	unmap_mapping_range(mapping, VFIO_PCI_HOOKS_MMAP_SLOTS,
 			    VFIO_PCI_HOOKS_MMAP_STREAM - VFIO_PCI_HOOKS_MMAP_SLOTS +
 			    VFIO_PCI_HOOKS_STREAM_SIZE, true);
+	wait_event(ch->vmm_wait, !atomic_read(&session->iova_users));
 
 	mutex_lock(&ch->lock);
 	WRITE_ONCE(ch->revoking, ch->revoking - 1);
@@ -307,6 +308,23 @@ static long vph_session_rw(struct vph_session *session, void __user *arg,
 	return rw(session, &args);
 }
 
+/* As with REGION_RW, no way leads around the handlers behind the channel. */
+static bool vph_program_is_trapped(struct vph_session *session, const struct vph_program *program)
+{
+	struct vph_device *hdev = session->hdev;
+	unsigned int i;
+
+	for (i = 0; i < program->nr; i++) {
+		const struct vfio_pci_hooks_step *step = &program->steps[i];
+
+		if (step->op != VFIO_PCI_HOOKS_STEP_DELAY &&
+		    vph_is_trapped_behind(hdev, hdev->def->channel, step->bar, step->offset,
+					  step->width))
+			return true;
+	}
+	return false;
+}
+
 static long vph_session_start_once(struct vph_session *session, void __user *arg)
 {
 	struct vfio_pci_hooks_start_once once;
@@ -327,7 +345,8 @@ static long vph_session_start_once(struct vph_session *session, void __user *arg
 
 	ret = vph_session_enter(session);
 	if (!ret) {
-		ret = vph_migration_start_once(session->hdev, program);
+		ret = vph_program_is_trapped(session, program) ?
+		      -EINVAL : vph_migration_start_once(session->hdev, program);
 		vph_session_leave(session);
 	}
 	if (ret)

@@ -90,9 +90,15 @@ static const struct vm_operations_struct vph_page_vm_ops = {
 
 static int vph_mmap_bar(struct vph_session *session, struct vm_area_struct *vma)
 {
+	u64 offset = ((u64)vma->vm_pgoff << PAGE_SHIFT) & VFIO_PCI_OFFSET_MASK;
+	struct vph_device *hdev = session->hdev;
 	int ret;
 
-	ret = vfio_pci_core_mmap(&session->hdev->core.vdev, vma);
+	/* As with REGION_RW, no way leads around the handlers behind the channel. */
+	if (vph_is_trapped_behind(hdev, hdev->def->channel, vma->vm_pgoff >> VPH_WINDOW_PAGES_SHIFT,
+				  offset, vma->vm_end - vma->vm_start))
+		return -EINVAL;
+	ret = vfio_pci_core_mmap(&hdev->core.vdev, vma);
 	if (ret)
 		return ret;
 	WRITE_ONCE(session->core_vm_ops, vma->vm_ops);
