@@ -270,14 +270,16 @@ TEST_F(OpenDeviceTest, AFailureBehindNamesBothPlugins) {
 
 TEST_F(OpenDeviceTest, TheRestIsOfThisAccessOnly) {
   a_.trap(0, 0, 0x20);
-  a_.on_access = [this](hookline_access& a) {
+  hookline_access kept{};
+  a_.on_access = [&](hookline_access& a) {
+    kept = a;
     hookline_access other = a;
     other.offset = 0x10;
     return a_.host->run_rest(a_.device, &other);
   };
   open(a_);
   EXPECT_EQ(read(0, 4).answer, -EINVAL);
-  EXPECT_EQ(a_.host->run_rest(a_.device, &access_), -EINVAL) << "outside access()";
+  EXPECT_EQ(a_.host->run_rest(a_.device, &kept), -EINVAL) << "after access()";
   EXPECT_THAT(journal_, ElementsAre("a read 0x0+4"));
 }
 

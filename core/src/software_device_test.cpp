@@ -103,6 +103,11 @@ TEST_P(Cuts, MoveTheDevice) {
   EXPECT_TRUE(destination->write32(0, toy::kDoorbell, 1));
   EXPECT_EQ(*destination->read32(0, toy::kCount), 3U);
   EXPECT_EQ(memory_[0x40], std::byte{3});
+
+  ASSERT_TRUE(destination->write32(0, toy::kCtrl, 0));
+  ASSERT_TRUE(destination->set_state(stop));
+  ASSERT_TRUE(destination->set_state(running));
+  EXPECT_EQ(*destination->read32(0, toy::kCtrl), 0U) << "the replaced start program has run once";
 }
 
 INSTANTIATE_TEST_SUITE_P(Sizes, Cuts, ::testing::Values(1, 7, 4096, 1 << 21));
@@ -195,7 +200,9 @@ TEST_F(SoftwareDeviceTest, ResetRunsItsProgramAndDropsTheMigration) {
   auto device = make_busy();
   ASSERT_TRUE(device->write32(0, toy::kSticky, 5));
   ASSERT_TRUE(device->set_state(stop_copy));
+  EXPECT_EQ(*device->behind().saved(0), toy::kRun);
   device->reset();
+  EXPECT_EQ(*device->behind().saved(0), 0U);
   EXPECT_EQ(device->state(), running);
   EXPECT_EQ(*device->read32(0, toy::kSticky), 0U);
   ASSERT_TRUE(device->set_state(stop_copy));
