@@ -150,6 +150,10 @@ int vph_session_region_rw(struct vph_session *session, const struct vfio_pci_hoo
 	    end > size)
 		return -EINVAL;
 
+	/* What a worker had in mind for the device before a reset is not for the one after. */
+	if ((rw->flags & VFIO_PCI_HOOKS_RW_WRITE) && READ_ONCE(session->reset_untold))
+		return -ESTALE;
+
 	if (rw->region == VFIO_PCI_CONFIG_REGION_INDEX)
 		return vph_session_config_rw(session, rw);
 	return vph_session_bar_rw(session, rw);

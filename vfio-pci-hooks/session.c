@@ -196,7 +196,20 @@ void vph_session_event_locked(struct vph_session *session, u32 event, u32 from, 
 	};
 	session->lost_events = 0;
 	session->nr_events++;
+	if (event == VFIO_PCI_HOOKS_EVENT_RESET)
+		WRITE_ONCE(session->reset_untold, true);
 	vph_channel_wake_worker_locked(session->channel);
+}
+
+static bool vph_session_reset_waits(struct vph_session *session)
+{
+	unsigned int i;
+
+	for (i = 0; i < session->nr_events; i++)
+		if (session->events[(session->first_event + i) % VPH_MAX_EVENTS].event ==
+		    VFIO_PCI_HOOKS_EVENT_RESET)
+			return true;
+	return false;
 }
 
 static bool vph_session_event(struct vph_session *session, struct vfio_pci_hooks_next *next)
@@ -212,9 +225,12 @@ static bool vph_session_event(struct vph_session *session, struct vfio_pci_hooks
 	next->from = event->from;
 	next->to = event->to;
 	next->lost = event->lost;
+	if (event->event != VFIO_PCI_HOOKS_EVENT_RESET)
+		return true;
 	/* From here on its memory says what the device is: new. */
-	if (event->event == VFIO_PCI_HOOKS_EVENT_RESET && session->shadow)
+	if (session->shadow)
 		memset(session->shadow, 0, session->channel->def->shadow_size);
+	WRITE_ONCE(session->reset_untold, vph_session_reset_waits(session));
 	return true;
 }
 

@@ -365,6 +365,7 @@ struct vph_session {
 	unsigned int first_event;
 	unsigned int nr_events;
 	u32 lost_events;
+	bool reset_untold;		/* an EVENT_RESET waits; may be read without the lock */
 };
 
 struct file *vph_session_create(struct vph_channel *ch, u32 *flags, u32 *mig_state);
