@@ -20,6 +20,12 @@ namespace {
 
 using json = nlohmann::ordered_json;
 
+// What it is to a chain.
+const char* part(const LoadedPlugin& plugin) {
+  if (plugin.owns_migration()) return "migrates";
+  return plugin.abi().unknown_op == HOOKLINE_UNKNOWN_PASS ? "observes" : "guards";
+}
+
 int list_plugins(bool as_json, const Globals& globals) {
   PluginCatalog catalog(plugin_search_path(globals.plugin_dirs, globals.root), {.allow_untrusted = globals.allow_untrusted});
   std::vector<PluginPtr> good;
@@ -61,9 +67,11 @@ int list_plugins(bool as_json, const Globals& globals) {
     names = std::max(names, plugin->name().size());
     versions = std::max(versions, std::string_view(plugin->abi().version).size());
   }
-  for (const PluginPtr& plugin : good)
-    fmt::print("{:<{}}  {:<{}}  {}  {}\n", plugin->name(), names, plugin->abi().version, versions,
-               plugin->owns_migration() ? "migrates" : "observes", plugin->abi().summary ? plugin->abi().summary : "");
+  for (const PluginPtr& plugin : good) {
+    const char* summary = plugin->abi().summary;
+    fmt::print("{:<{}}  {:<{}}  {:<8}  {}\n", plugin->name(), names, plugin->abi().version, versions, part(*plugin),
+               summary && *summary ? summary : "-");
+  }
   for (const Refused& r : refused) fmt::print(stderr, "refused: {}\n", r.reason);
   return refused.empty() ? kYes : kNo;
 }

@@ -107,16 +107,26 @@ class Checker {
     return true;
   }
 
-  // Each key of the map is one of the section's, and each required one is there.
-  void known_keys(const YamlNode& map, const ConfigSection& section, Mark where) {
+  // Each key of the map is one of the section's, and each required one is there. Answers which keys were probably meant by
+  // those that are unknown: they are not missed on top of it.
+  std::set<std::string> known_keys(const YamlNode& map, const ConfigSection& section, Mark where) {
     const std::vector<std::string> names = key_names(section);
+    std::set<std::string> meant;
     for (const Entry& entry : map.entries) {
       if (std::find(names.begin(), names.end(), entry.key) != names.end()) continue;
+      const bool merge = entry.key == "<<";
       error(key_place(entry), fmt::format("unknown key \"{}\" in {}", printable(entry.key), section.in_text),
-            did_you_mean(entry.key, names), {fmt::format("known keys: {}", fmt::join(names, ", "))});
+            merge ? "merge keys mean nothing here: write out what is meant" : did_you_mean(entry.key, names),
+            {fmt::format("known keys: {}", fmt::join(names, ", "))});
+      if (merge)
+        meant.insert(names.begin(), names.end());
+      else
+        meant.insert(closest(entry.key, names));
     }
     for (const ConfigKey& key : section.keys)
-      if (key.required && !map.find(key.name)) error(where, fmt::format("{} without \"{}\"", section.in_text, key.name));
+      if (key.required && !map.find(key.name) && !meant.count(key.name))
+        error(where, fmt::format("{} without \"{}\"", section.in_text, key.name));
+    return meant;
   }
 
   // ---- values
@@ -249,17 +259,17 @@ class Checker {
     Match match;
     const YamlNode& map = *section.value;
     match.where = map.where;
-    known_keys(map, kMatchSection, section.key_mark);
+    const std::set<std::string> meant = known_keys(map, kMatchSection, section.key_mark);
     const Entry* address = map.find("address");
     const Entry* pf = map.find("pf");
     const Entry* vf = map.find("vf");
     if (address && pf)
       error(key_place(*pf), "both \"address\" and \"pf\" in one match", "a device is named by one of them");
-    else if (!address && !pf)
+    else if (!address && !pf && !meant.count("address") && !meant.count("pf"))
       error(map.where, "a match without \"address\" or \"pf\"",
             map.find("id") ? "\"id\" only narrows: it never says which function is meant" : "");
-    if (pf && !vf) error(key_place(*pf), "\"pf\" without \"vf\"", "which of its VFs? vf: 0-3");
-    if (vf && !pf) error(key_place(*vf), "\"vf\" without \"pf\"", address ? "\"address\" says it all" : "whose? pf: enp1s0f0");
+    if (pf && !vf && !meant.count("vf")) error(key_place(*pf), "\"pf\" without \"vf\"", "which of its VFs? vf: 0-3");
+    if (vf && !pf && !meant.count("pf")) error(key_place(*vf), "\"vf\" without \"pf\"", address ? "\"address\" says it all" : "whose? pf: enp1s0f0");
 
     if (address)
       if (const auto value = text(*address, "a PCI address")) {

@@ -260,8 +260,8 @@ struct Advice {
 constexpr std::array kAdvice = {
     Advice{"end of map not found", "this does not belong to the map it stands in", "is it indented as the keys around it?"},
     Advice{"end of sequence not found", "this does not belong to the list it stands in", "is it indented as the items around it?"},
-    Advice{"end of map flow not found", "the map in braces that ends before here has no end", "a \"}\" is missing"},
-    Advice{"end of sequence flow not found", "the list in brackets that ends before here has no end", "a \"]\" is missing"},
+    Advice{"end of map flow not found", "the map in braces that ends before here has no end", "a \"}\" or a closing quote is missing"},
+    Advice{"end of sequence flow not found", "the list in brackets that ends before here has no end", "a \"]\" or a closing quote is missing"},
     Advice{"illegal map value", "a second \": \" in one value", "quote the value if it holds a colon and a space"},
     Advice{"illegal block entry", "a list item where none can be", "put it on a line of its own"},
     Advice{"illegal flow end", "a closing bracket that nothing opened", ""},

@@ -46,10 +46,10 @@ class Source {
 struct Diagnostic {
   enum class Kind { error, warning };
   Kind kind = Kind::error;
-  Mark where;
-  std::string text;                ///< what is wrong
-  std::string hint;                ///< what would be right; stands behind the caret
-  std::vector<std::string> notes;  ///< one line each
+  Mark where{};
+  std::string text{};                ///< what is wrong
+  std::string hint{};                ///< what would be right; stands behind the caret
+  std::vector<std::string> notes{};  ///< one line each
 };
 
 inline constexpr size_t kKeptDiagnostics = 100;

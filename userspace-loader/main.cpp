@@ -58,8 +58,9 @@ int main(int argc, char** argv) {
       const std::string word = app.remaining().front();
       std::vector<std::string> names;
       for (const CLI::App* subcommand : app.get_subcommands([](CLI::App*) { return true; })) names.push_back(subcommand->get_name());
-      std::fprintf(stderr, "unknown subcommand \"%s\" %s\nRun with --help for more information.\n", printable(word).c_str(),
-                   did_you_mean(word, names).c_str());
+      const std::string guess = did_you_mean(word, names);
+      std::fprintf(stderr, "unknown subcommand \"%s\"%s%s\nRun with --help for more information.\n", printable(word).c_str(),
+                   guess.empty() ? "" : "; ", guess.c_str());
       return kUsage;
     }
     app.exit(e);

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "planner.hpp"
 
+#include <algorithm>
+#include <functional>
 #include <map>
 
 #include <gmock/gmock.h>
@@ -14,6 +16,7 @@ using testing::Contains;
 using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
+using testing::Not;
 
 PciAddress at(const std::string& text) { return *parse_pci_address(text); }
 
@@ -88,8 +91,8 @@ class PlannerTest : public testing::Test {
   void pretend_applied(const Plan& plan) {
     for (const Group& group : plan.groups)
       for (const Step& step : group.steps) {
-        if (step.action == Action::remember) ASSERT_TRUE(state_.remember(*step.record));
-        if (step.action == Action::remember_pf) ASSERT_TRUE(state_.remember(*step.pf_record));
+        if (step.action == Action::remember) { ASSERT_TRUE(state_.remember(*step.record)); }
+        if (step.action == Action::remember_pf) { ASSERT_TRUE(state_.remember(*step.pf_record)); }
         if (step.action == Action::bind) host_.bind(to_string(step.address), step.value);
         if (step.action == Action::set_override) host_.write(host_.device(to_string(step.address)) / "driver_override", step.value);
         if (step.action == Action::define) facts_.flags[step.address] = VFIO_PCI_HOOKS_STATUS_BOUND;

@@ -54,6 +54,9 @@ std::vector<std::string> registers_in(const hookline_plugin& p, const hookline_r
   return names;
 }
 
+// As plugin.h has it: an observer without ranges.
+bool sees_others(const hookline_plugin& p) { return p.nr_ranges == 0 && p.access && p.unknown_op == HOOKLINE_UNKNOWN_PASS; }
+
 std::vector<uint32_t> bits(uint32_t set) {
   std::vector<uint32_t> numbers;
   for (uint32_t i = 0; i < 32; ++i)
@@ -101,7 +104,7 @@ std::string value_text(const hookline_key& key) {
   }
 }
 
-void line(std::string& out, const char* label, const std::string& value) { out += fmt::format("  {:<19}{}\n", label, value); }
+void line(std::string& out, const char* label, const std::string& value) { out += fmt::format("  {:<20}{}\n", label, value); }
 
 }  // namespace
 
@@ -156,7 +159,7 @@ std::string describe_text(const LoadedPlugin& plugin) {
   }
 
   out += "\ntraps\n";
-  if (!p.nr_ranges) out += "  none\n";
+  if (!p.nr_ranges) out += sees_others(p) ? "  none of its own; it is shown what others of its chain trap\n" : "  none\n";
   for (uint32_t i = 0; i < p.nr_ranges; ++i) {
     const hookline_range& range = p.ranges[i];
     out += fmt::format("  {} 0x{:x} to 0x{:x}, {}\n", region_name(range.region), range.offset, range.offset + range.length - 1,
@@ -223,6 +226,7 @@ json describe_json(const LoadedPlugin& plugin) {
                             {"operations", op_names(range.ops)},
                             {"registers", registers_in(p, range)}});
   }
+  out["sees_traps_of_others"] = sees_others(p);
   out["ioctls"] = bits(p.ioctls);
   out["device_features"] = bits(p.features);
   out["programs"] = json::object();
