@@ -151,7 +151,8 @@ check LD2_state_begins_as_ours grep -qa org.hookline.test/loader-toy "$work/stat
 pipe() { "${hookline[@]}" save "${vfs[0]}" | "${hookline[@]}" restore "${vfs[1]}"; }
 check LD2_save_into_restore pipe
 truncated() { head -c "$(($(stat -c %s "$work/state") - 1))" "$work/state" | "${hookline[@]}" restore "${vfs[1]}"; }
-check RL2_truncated_state_is_refused status_is 1 truncated
+check RL2_truncated_state_fails status_is 1 truncated
+check RL2_truncated_state_is_refused_as_such says "not restored: cannot go to STOP" truncated
 check RL4_binary_never_goes_to_a_terminal says "not writing" script -qec "$(printf '%q ' "${hookline[@]}" save "${vfs[0]}")" /dev/null
 
 # ---- what dies
