@@ -1,0 +1,21 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# Inside the virtual machine: many moves with the shipped plugin, and then everything goes away again without a trace.
+# Usage: nic_moves.sh SOURCES BUILD MOVES
+set -euo pipefail
+
+sources=$1 build=$2 moves=$3
+read -ra vfs <<<"$HOOKLINE_VM_VFS"
+hookline=$build/userspace-loader/hookline
+pf=/sys/bus/pci/devices/$HOOKLINE_VM_PFS/driver
+
+insmod "$build/vfio-pci-hooks/vfio-pci-hooks.ko"
+"$hookline" apply "$sources/configs/demo.yaml"
+"$build/tests/kernel/nic_moves" "$moves" "${vfs[0]}" "${vfs[1]}"
+
+# A reference that was not given back would keep the module.
+"$hookline" detach --all
+rmmod vfio_pci_hooks
+[[ $(readlink "$pf") == */igb ]] || { echo "FAILED: the PF is not bound to igb any more" >&2; exit 1; }
+echo "LD4 RL1 $moves moves, detached, module unloaded"
