@@ -105,7 +105,7 @@ class TreeBuilder final : public YAML::EventHandler {
   struct Subtree {
     YamlPtr node;
     size_t nodes = 1;  // aliases counted as what they stand for
-    size_t depth = 1;
+    size_t depth = 0;  // of lists and maps
   };
   struct Open {
     std::shared_ptr<YamlNode> node;
@@ -158,7 +158,7 @@ class TreeBuilder final : public YAML::EventHandler {
   void leaf(std::shared_ptr<YamlNode> node, YAML::anchor_t anchor) {
     const Mark where = node->where;
     count(1, YAML::Mark());
-    Subtree subtree{std::move(node), 1, 1};
+    Subtree subtree{std::move(node), 1, 0};
     if (anchor) anchors_[anchor] = subtree;
     put(subtree, where);
   }

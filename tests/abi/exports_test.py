@@ -14,8 +14,8 @@ ALLOWED = ("hookline_plugin_v1", "hookline_model_v1")
 
 def exported(path):
     """(name, binding, type) of each defined dynamic symbol."""
-    said = subprocess.run(["readelf", "--dyn-syms", "--wide", path], check=True, capture_output=True, text=True).stdout
-    for line in said.splitlines():
+    said = subprocess.run(["readelf", "--dyn-syms", "--wide", path], capture_output=True, text=True)
+    for line in said.stdout.splitlines():
         words = line.split()
         if len(words) >= 8 and words[0].rstrip(":").isdigit() and words[6] != "UND":
             yield words[7].split("@")[0], words[4], words[3]

@@ -161,7 +161,8 @@ struct hookline_access {
 };
 
 /* An ioctl or device feature of the VMM. With AFTER somebody has carried it out: who answers handled may have edited data
- * and result, who passes leaves them as they are. AFTER goes to every plugin that wants the operation, last one first. */
+ * and result, who passes leaves them as they are. AFTER goes from the last plugin to the first, also to those that have not asked
+ * for it: they pass. */
 #define HOOKLINE_IOCTL_AFTER (UINT32_C(1) << 0)
 struct hookline_ioctl {
   uint32_t op;       /* HOOKLINE_OP_IOCTL or _FEATURE */
@@ -214,7 +215,7 @@ struct hookline_host {
   /* The BAR mapped into this process; the host's, valid until close(). Software models answer ENOTSUP: use read, write. */
   int (*map_bar)(struct hookline_device* dev, uint32_t bar, volatile void** address, size_t* length);
   /* Memory that survives this process, plugin->shadow_size bytes, zeroed when the device is opened or reset; the host's, valid
-   * until close(). What is in it when a callback returns is what a successor finds. */
+   * until close(). What is in it when access(), ioctl() or apply() returns is what a successor finds. */
   int (*shadow)(struct hookline_device* dev, void** address, size_t* length);
   /* Guest memory by IOVA, as far as the definition grants it, else -EPERM. */
   int (*iova_read)(struct hookline_device* dev, uint64_t iova, void* data, size_t length);
@@ -252,7 +253,9 @@ struct hookline_plugin {
   const char* migration_version; /* static; migration owner: opaque ASCII, at most 4096 bytes; else NULL */
 
   const struct hookline_device_id* devices; /* static; what it serves; NULL: every device */
-  const struct hookline_range* ranges;      /* static */
+  /* static; what the plugin traps. A plugin that passes unknown operations (UNKNOWN_PASS) and has no ranges traps nothing and is
+   * shown every access that others of its chain trap, in its place of the chain. */
+  const struct hookline_range* ranges;
   const struct hookline_register* registers; /* static */
   const struct hookline_key* keys;          /* static */
   uint32_t nr_devices, nr_ranges, nr_registers, nr_keys;
