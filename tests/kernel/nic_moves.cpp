@@ -62,6 +62,12 @@ Held Held::now() {
   return held;
 }
 
+std::string to_text(const Held& held) {
+  std::string text;
+  for (const auto& [pid, count] : held.descriptors) text += fmt::format("{}{}: {}", text.empty() ? "" : ", ", pid, count);
+  return text;
+}
+
 class Moves {
  public:
   explicit Moves(Stage& stage) : stage_(stage), traffic_(std::chrono::milliseconds(5), [] {}) {}
@@ -139,8 +145,9 @@ class Moves {
       problems_.push_back(fmt::format("open files grew from {} to {}", before.files, after.files));
     if (after.pages > before.pages + moves * 256ull)
       problems_.push_back(fmt::format("kernel memory grew from {} to {} KiB", before.pages, after.pages));
-    if (before.descriptors != after.descriptors || before.descriptors.empty())
-      problems_.push_back("the workers are not the same, or hold other descriptors than before");
+    if (before.descriptors.empty()) problems_.push_back("there is no process called hookline");
+    if (before.descriptors != after.descriptors)
+      problems_.push_back(fmt::format("processes and their descriptors were {} and are {}", to_text(before), to_text(after)));
   }
 
   Stage& stage_;

@@ -12,7 +12,7 @@ pf=/sys/bus/pci/devices/$HOOKLINE_VM_PFS/driver
 
 insmod "$build/vfio-pci-hooks/vfio-pci-hooks.ko"
 "$hookline" apply "$sources/configs/demo.yaml"
-"$build/tests/kernel/nic_moves" "$moves" "${vfs[0]}" "${vfs[1]}"
+"$build/tests/kernel/nic_moves" "$moves" "${vfs[0]}" "${vfs[1]}" || { tail -n 40 /run/hookline/*.log >&2; exit 1; }
 
 # A reference that was not given back would keep the module.
 "$hookline" detach --all
