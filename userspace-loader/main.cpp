@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Puts the subcommands together and runs the chosen one.
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -16,6 +17,8 @@
 
 int main(int argc, char** argv) {
   using namespace hookline::loader;
+  // A supervisor and a worker are started as /proc/self/exe, and ps would call them "exe".
+  ::prctl(PR_SET_NAME, "hookline");
   CommandLine line;
   Globals& globals = line.globals;
   std::string color = "auto";

@@ -141,7 +141,7 @@ class Moves {
   // A leak of one thing a move shows as that many; what other processes do in the meantime is less.
   void compare(const Held& before, const Held& after, unsigned moves) {
     fmt::print("open files {} to {}, kernel memory {} to {} KiB\n", before.files, after.files, before.pages, after.pages);
-    if (after.files > before.files + moves / 2)
+    if (after.files > before.files + moves * 3 / 4)
       problems_.push_back(fmt::format("open files grew from {} to {}", before.files, after.files));
     if (after.pages > before.pages + moves * 256ull)
       problems_.push_back(fmt::format("kernel memory grew from {} to {} KiB", before.pages, after.pages));
