@@ -189,7 +189,8 @@ static long vph_get_info(struct vph_call *call)
 	ret = vph_call(call);
 	if (ret || !vph_software_reset(call->hdev))
 		return ret;
-	if (get_user(flags, &info->flags) || put_user(flags | VFIO_DEVICE_FLAGS_RESET, &info->flags))
+	if (get_user(flags, &info->flags) ||
+	    put_user(flags | VFIO_DEVICE_FLAGS_RESET, &info->flags))
 		return -EFAULT;
 	return 0;
 }

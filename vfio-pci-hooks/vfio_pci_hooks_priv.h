@@ -13,7 +13,8 @@
  *					its mappings. write: the moment the session dies
  *	        vph_migration.state_mutex	state, data files, programs
  *	          core.memory_lock (of vfio-pci-core)
- *	            vph_device.open_lock	a reset against open and close; never held across waits
+ *	            vph_device.open_lock	a reset against open and close; never held across
+ *					waits
  *	            vph_migration.reset_lock	deferred reset
  *	            vph_channel.lock	session, requests, events, shadow. Never held across user
  *					copies or waits, so that reset_done may take it
@@ -71,7 +72,8 @@ struct vph_definition {
 	u32 device_features;
 	u64 max_state;
 	unsigned int nr_handlers;
-	const struct vph_handler *handlers[VFIO_PCI_HOOKS_MAX_HANDLERS];	/* modules referenced */
+	/* Their modules are referenced. */
+	const struct vph_handler *handlers[VFIO_PCI_HOOKS_MAX_HANDLERS];
 	int channel;			/* index in handlers, or -1 */
 	unsigned int nr_ranges;
 	struct vfio_pci_hooks_range ranges[VFIO_PCI_HOOKS_MAX_RANGES];
@@ -345,7 +347,8 @@ struct vph_event {
 struct vph_session {
 	struct kref kref;
 	struct vph_channel *channel;	/* referenced */
-	struct vph_device *hdev;	/* its vfio_device referenced; to be used only while alive */
+	/* Its vfio_device is referenced; to be used only while alive. */
+	struct vph_device *hdev;
 
 	struct rw_semaphore map_lock;
 	bool dead;			/* written under map_lock; once */
