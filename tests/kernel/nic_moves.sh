@@ -12,10 +12,20 @@ pf=/sys/bus/pci/devices/$HOOKLINE_VM_PFS/driver
 
 insmod "$build/vfio-pci-hooks/vfio-pci-hooks.ko"
 "$hookline" apply "$sources/configs/demo.yaml"
-"$build/tests/kernel/nic_moves" "$moves" "${vfs[0]}" "${vfs[1]}" || { tail -n 40 /run/hookline/*.log >&2; exit 1; }
+move() {
+	"$build/tests/kernel/nic_moves" "$1" "${vfs[0]}" "${vfs[1]}" || { tail -n 40 /run/hookline/*.log >&2; exit 1; }
+}
+move "$moves"
+
+# The administrator has given the destination another address, which a VF may not change by its mailbox: the supervisor does.
+netdev=$(basename /sys/bus/pci/devices/"$HOOKLINE_VM_PFS"/net/*)
+admin=02:00:00:00:00:99
+ip link set "$netdev" vf 1 mac $admin
+move 20
+! ip link show "$netdev" | grep -q "vf 1 .*$admin" || { echo "FAILED: VF 1 still has the address $admin" >&2; exit 1; }
 
 # A reference that was not given back would keep the module.
 "$hookline" detach --all
 rmmod vfio_pci_hooks
 [[ $(readlink "$pf") == */igb ]] || { echo "FAILED: the PF is not bound to igb any more" >&2; exit 1; }
-echo "LD4 RL1 $moves moves, detached, module unloaded"
+echo "LD4 RL1 $moves moves, an address of the administrator, detached, module unloaded"
