@@ -15,7 +15,8 @@ extern "C" {
 #include <algorithm>
 #include <cerrno>
 
-#include <fmt/core.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include "child_process.hpp"
 #include "command.hpp"
@@ -139,10 +140,25 @@ Result<void> Supervisor::start_worker() {
   unserved_since_.reset();
   worker_ = Worker{.process = service_.worker,
                    .pidfd = FileDescriptor(::pidfd_open(*pid, 0)),
-                   .port = WorkerPort(std::move(ends->first), [this](hookline_pf_request& r) { return pf_.perform(r); })};
+                   .port = WorkerPort(std::move(ends->first), [this](hookline_pf_request& r) { return ask_pf(r); })};
   log_->debug("worker {} started", *pid);
   write_state();
   return {};
+}
+
+// What is changed on the PF's side stands in the log, for it outlives the migration.
+Result<void> Supervisor::ask_pf(hookline_pf_request& request) {
+  const auto done = pf_.perform(request);
+  if (request.what == HOOKLINE_PF_GET) return done;
+  const std::string what =
+      request.what == HOOKLINE_PF_SET_MAC
+          ? fmt::format("address {:02x}", fmt::join(request.mac, ":"))
+          : fmt::format("VLAN {}", request.vlan);
+  if (done)
+    log_->info("set the VF's {} on its PF, as the plugin asked", what);
+  else
+    log_->warn("the plugin asked for the VF's {} on its PF: {}", what, done.error().text);
+  return done;
 }
 
 void Supervisor::hear_worker() {

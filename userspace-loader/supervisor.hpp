@@ -61,6 +61,7 @@ class Supervisor {
   void try_to_start();
   Result<void> start_worker();
   void on_worker_end();
+  Result<void> ask_pf(hookline_pf_request& request);
   void hear_worker();
   /// Ends a worker that holds the channel but does not serve an open device.
   void end_hung_worker();

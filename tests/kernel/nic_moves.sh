@@ -23,6 +23,7 @@ admin=02:00:00:00:00:99
 ip link set "$netdev" vf 1 mac $admin
 move 20
 ! ip link show "$netdev" | grep -q "vf 1 .*$admin" || { echo "FAILED: VF 1 still has the address $admin" >&2; exit 1; }
+grep -q "set the VF's address .* on its PF" /run/hookline/*.log || { echo "FAILED: the log does not say so" >&2; exit 1; }
 
 # A reference that was not given back would keep the module.
 "$hookline" detach --all
