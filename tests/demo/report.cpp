@@ -22,7 +22,7 @@ std::string to_table(const Report& report, bool color) {
 
   out += fmt::format("\ninterrupts: {} on the source, {} on the destination\n", report.source_interrupts,
                      report.destination_interrupts);
-  if (report.pf_driver) out += fmt::format("driver of the PF: {} all the time\n", *report.pf_driver);
+  if (report.pf_driver) out += fmt::format("driver of the PF: {} at each check\n", *report.pf_driver);
   if (report.kernel) out += fmt::format("kernel: {}\n", *report.kernel);
   const char* const end = color ? "\x1b[0m" : "";
   for (const std::string& problem : report.problems)
