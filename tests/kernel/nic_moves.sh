@@ -21,9 +21,17 @@ move "$moves"
 netdev=$(basename /sys/bus/pci/devices/"$HOOKLINE_VM_PFS"/net/*)
 admin=02:00:00:00:00:99
 ip link set "$netdev" vf 1 mac $admin
+echo 1 >/sys/kernel/tracing/events/vfio_pci_hooks/enable
 move 20
+echo 0 >/sys/kernel/tracing/events/vfio_pci_hooks/enable
 ! ip link show "$netdev" | grep -q "vf 1 .*$admin" || { echo "FAILED: VF 1 still has the address $admin" >&2; exit 1; }
 grep -q "set the VF's address .* on its PF" /run/hookline/*.log || { echo "FAILED: the log does not say so" >&2; exit 1; }
+
+# CH1: what was mediated, by whom and with which answer, can be followed from outside.
+for event in 'access: 0000:01:10\.[02] channel write region 0 offset 0xc40 length 4 value 0x[0-9a-f]* answer [01]' \
+	'state: 0000:01:10\.2 .*' 'program: 0000:01:10\.0 .*'; do
+	grep -q "$event" /sys/kernel/tracing/trace || { echo "FAILED: no trace of $event" >&2; exit 1; }
+done
 
 # A reference that was not given back would keep the module.
 "$hookline" detach --all
