@@ -1037,7 +1037,29 @@ static void test_handlers(const char *bdf)
 	sample_set("sample-a", "rest", 0);
 	sample_set("sample-a", "read", 1);
 
+	/* CH2: handled, and failed, for a write; the device keeps what it had. */
+	sample_set("sample-a", "write", 0);
+	value = 0x9999;
+	CHECK(pwrite(c.device, &value, 4, AT(BAR0, 0x40)) == 4);
+	sample_set("sample-a", "write", -EROFS);
+	CHECK(pwrite(c.device, &value, 4, AT(BAR0, 0x40)) == -1 && errno == EROFS);
+	sample_set("sample-a", "write", 1);
+	CHECK(peek(&c, 0x40) == 0x1234);
+
+	/* CH2: in their order; behind the one that handles nobody is asked. The worker handles. */
+	sample_set("sample-b", "read", 0);
+	sample_set("sample-b", "value", 78);
+	CHECK(peek(&c, 0x40) == 0x1234);
+	sample_set("sample-a", "read", 0);
+	CHECK(peek(&c, 0x40) == 0x9999);
+	sample_set("sample-a", "read", 1);
+	sample_set("sample-b", "read", 1);
+
+	/* CH2: pass, handled, failed for an ioctl. */
 	CHECK(!ioctl(c.device, VFIO_DEVICE_GET_IRQ_INFO, &irq) && irq.count == 3);
+	sample_set("sample-b", "ioctl", 0);
+	irq.count = 42;
+	CHECK(!ioctl(c.device, VFIO_DEVICE_GET_IRQ_INFO, &irq) && irq.count == 42);
 	sample_set("sample-b", "ioctl", -ENOSPC);
 	CHECK(ioctl(c.device, VFIO_DEVICE_GET_IRQ_INFO, &irq) && errno == ENOSPC);
 	sample_set("sample-b", "ioctl", 1);
