@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // hookline describe PLUGIN|FILE: everything a plugin says about itself, or why it is refused.
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <iostream>
 #include <memory>
 #include <string>
 
@@ -12,18 +16,36 @@
 #include "diagnostics.hpp"
 #include "plugin_catalog.hpp"
 #include "plugin_report.hpp"
+#include "register_names.hpp"
 
 namespace hookline::loader {
 namespace {
 
 using json = nlohmann::ordered_json;
 
-int describe_plugin(const std::string& which, bool as_json, const Globals& globals) {
+int print_trace(const hookline_plugin& plugin, const std::string& file) {
+  std::ifstream opened;
+  if (file != "-") opened.open(file);
+  std::istream& in = file == "-" ? std::cin : opened;
+  if (!in) {
+    fmt::print(stderr, "{}: {}\n", file, std::strerror(errno));
+    return kNo;
+  }
+  // As they come: a trace_pipe does not end.
+  for (std::string line; std::getline(in, line);) {
+    fmt::print("{}\n", name_registers(plugin, line));
+    std::fflush(stdout);
+  }
+  return kYes;
+}
+
+int describe_plugin(const std::string& which, bool as_json, const std::string& trace, const Globals& globals) {
   PluginCatalog catalog(plugin_search_path(globals.plugin_dirs, globals.root), {.allow_untrusted = globals.allow_untrusted});
   // "acme.so" can only be a file; a bare word is a name, whatever files lie about here.
   const bool bare_file = which.find('/') == std::string::npos && which.ends_with(".so");
   const auto plugin = catalog.find_name_or_file(bare_file ? "./" + which : which);
 
+  if (plugin && !trace.empty()) return print_trace((*plugin)->abi(), trace);
   if (as_json) {
     json out;
     out["schema"] = "hookline/describe/1";
@@ -48,14 +70,18 @@ void add_describe(CLI::App& app, CommandLine& line) {
   struct Options {
     std::string which;
     bool json = false;
+    std::string trace;
   };
   auto options = std::make_shared<Options>();
   CLI::App* describe = app.add_subcommand("describe", "Tell what a plugin is, traps, does, and can be told");
   describe->add_option("PLUGIN", options->which, "Name of a plugin, or path of its file")->required()->type_name("");
   describe->add_flag("--json", options->json, "Print the description as JSON");
+  describe->add_option("--trace", options->trace, "Instead, print a kernel trace with the names of registers (-: standard input)")
+      ->type_name("FILE")
+      ->excludes("--json");
   describe->footer("Exit status: 0 described, 1 there is none or it is refused.");
   describe->callback([options, &line] {
-    line.run = [options](const Globals& globals) { return describe_plugin(options->which, options->json, globals); };
+    line.run = [options](const Globals& globals) { return describe_plugin(options->which, options->json, options->trace, globals); };
   });
 }
 

@@ -32,6 +32,8 @@ for event in 'access: 0000:01:10\.[02] channel write region 0 offset 0xc40 lengt
 	'state: 0000:01:10\.2 .*' 'program: 0000:01:10\.0 .*'; do
 	grep -q "$event" /sys/kernel/tracing/trace || { echo "FAILED: no trace of $event" >&2; exit 1; }
 done
+"$hookline" describe nic-82576 --trace /sys/kernel/tracing/trace | grep "channel write region 0 offset 0xc40 (V2PMAILBOX)" >/dev/null ||
+	{ echo "FAILED: the trace has no names" >&2; exit 1; }
 
 # A reference that was not given back would keep the module.
 "$hookline" detach --all
