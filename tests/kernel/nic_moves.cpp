@@ -143,7 +143,7 @@ class Moves {
     fmt::print("open files {} to {}, kernel memory {} to {} KiB\n", before.files, after.files, before.pages, after.pages);
     if (after.files > before.files + moves * 3 / 4)
       problems_.push_back(fmt::format("open files grew from {} to {}", before.files, after.files));
-    if (after.pages > before.pages + moves * 256ull)
+    if (after.pages > before.pages + 512 + moves * 2ull)
       problems_.push_back(fmt::format("kernel memory grew from {} to {} KiB", before.pages, after.pages));
     if (before.descriptors.empty()) problems_.push_back("there is no process called hookline");
     if (before.descriptors != after.descriptors)
