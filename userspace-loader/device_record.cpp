@@ -56,6 +56,14 @@ AppliedDevice device_from_json(const json& from) {
   return device;
 }
 
+json settings_to_json(const PfSettings& settings) {
+  return {{"mac", settings.mac}, {"vlan", settings.vlan}, {"qos", settings.qos}};
+}
+
+PfSettings settings_from_json(const json& from) {
+  return {.mac = from.at("mac"), .vlan = from.at("vlan"), .qos = from.at("qos")};
+}
+
 template <typename Parse>
 auto guarded(const json& from, Parse parse) -> Result<decltype(parse(from))> {
   try {
@@ -99,6 +107,13 @@ json to_json(const PfRecord& record) {
           {"found", {{"numvfs", record.numvfs}, {"autoprobe", record.autoprobe}}}};
 }
 
+json to_json(const PfChange& change) {
+  return {{"schema", kSchema},
+          {"address", to_string(change.address)},
+          {"found", settings_to_json(change.found)},
+          {"set", settings_to_json(change.set)}};
+}
+
 Result<DeviceRecord> device_record(const json& from) {
   return guarded(from, [](const json& j) {
     const json& found = j.at("found");
@@ -110,6 +125,12 @@ Result<PfRecord> pf_record(const json& from) {
   return guarded(from, [](const json& j) {
     const json& found = j.at("found");
     return PfRecord{address_from_json(j.at("pf")), found.at("numvfs"), found.at("autoprobe"), j.at("created")};
+  });
+}
+
+Result<PfChange> pf_change(const json& from) {
+  return guarded(from, [](const json& j) {
+    return PfChange{address_from_json(j.at("address")), settings_from_json(j.at("found")), settings_from_json(j.at("set"))};
   });
 }
 

@@ -9,6 +9,8 @@
 //     std::string text = to_json(record).dump(2);
 #pragma once
 
+#include <array>
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <vector>
@@ -59,6 +61,20 @@ struct DeviceRecord {
   Found found{};
 };
 
+/// What an administrator can set for a VF on its PF and a plugin's request can change.
+struct PfSettings {
+  std::array<uint8_t, 6> mac{};  ///< zero: none
+  uint16_t vlan = 0, qos = 0;    ///< 0: none
+  bool operator==(const PfSettings&) const = default;
+};
+
+/// A VF whose settings on the PF were changed because its plugin asked for it.
+struct PfChange {
+  PciAddress address;
+  PfSettings found{};  ///< before the first change
+  PfSettings set{};    ///< after the last one; where the PF has something else by now, somebody else has set it
+};
+
 /// A PF whose VFs the loader has created.
 struct PfRecord {
   PciAddress pf;
@@ -70,8 +86,10 @@ struct PfRecord {
 nlohmann::json to_json(const AppliedDevice& device);
 nlohmann::json to_json(const DeviceRecord& record);
 nlohmann::json to_json(const PfRecord& record);
+nlohmann::json to_json(const PfChange& change);
 Result<DeviceRecord> device_record(const nlohmann::json& json);
 Result<PfRecord> pf_record(const nlohmann::json& json);
+Result<PfChange> pf_change(const nlohmann::json& json);
 
 /// Nothing a worker or the kernel would notice differs.
 bool same_service(const AppliedDevice& a, const AppliedDevice& b);

@@ -13,6 +13,8 @@
 #include "child_process.hpp"
 #include "device_chain.hpp"
 #include "files.hpp"
+#include "pf_change.hpp"
+#include "pf_netlink.hpp"
 
 namespace hookline::loader {
 namespace fs = std::filesystem;
@@ -65,6 +67,13 @@ std::vector<std::string> LinuxHost::holders(const PciFunction& function) const {
   return found;
 }
 
+std::optional<PfSettings> LinuxHost::pf_settings(const AppliedDevice& device) const {
+  hookline_pf_request request{};
+  request.what = HOOKLINE_PF_GET;
+  if (!PfNetlink(sysfs_, device.pf, device.vf_index).perform(request)) return std::nullopt;
+  return settings_of(request);
+}
+
 std::vector<std::string> LinuxHost::lacking(const AppliedDevice& device) const {
   const auto chain = load_chain(device, false);
   if (!chain) return {chain.error().text};
@@ -95,6 +104,10 @@ Result<void> LinuxHost::run(const Step& step) {
     case Action::undefine: return undefine(step.address);
     case Action::serve: return services_.start(step.address);
     case Action::stop_serving: return services_.stop(step.address);
+    case Action::set_on_pf: {
+      hookline_pf_request request = *step.pf_request;
+      return PfNetlink(sysfs_, step.record->device.pf, step.record->device.vf_index).perform(request);
+    }
   }
   return fail(EINVAL, "no such step");
 }

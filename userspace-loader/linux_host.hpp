@@ -35,6 +35,7 @@ class LinuxHost final : public HostFacts, public StepRunner {
   bool served(const PciAddress& address) const override { return services_.serves(address); }
   bool supervised(const PciAddress& address) const override { return services_.supervises(address); }
   std::vector<std::string> holders(const PciFunction& function) const override;
+  std::optional<PfSettings> pf_settings(const AppliedDevice& device) const override;
   std::vector<std::string> lacking(const AppliedDevice& device) const override;
 
   Result<void> run(const Step& step) override;

@@ -5,6 +5,8 @@
 
 #include <fmt/core.h>
 
+#include "pf_change.hpp"
+
 namespace hookline::loader {
 namespace {
 
@@ -36,6 +38,7 @@ std::optional<Step> inverse(const Step& step) {
     case Action::load_module:  // harmless without devices, and perhaps in use by now
     case Action::check_module:
     case Action::await_vf:
+    case Action::set_on_pf:  // part of giving back, which goes on where a step fails
       return std::nullopt;
     case Action::set_autoprobe:
     case Action::set_numvfs:
@@ -79,6 +82,7 @@ std::string describe(const Step& step) {
     case Action::undefine: text = fmt::format("remove the definition of {}", address); break;
     case Action::serve: text = fmt::format("start serving {}", address); break;
     case Action::stop_serving: text = fmt::format("stop serving {}", address); break;
+    case Action::set_on_pf: text = fmt::format("{}: set {} on its PF again", address, describe(*step.pf_request)); break;
   }
   if (!step.note.empty()) text += fmt::format(" ({})", step.note);
   return text;

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "device_record.hpp"
+#include "hookline/plugin.h"
 #include "hookline/result.hpp"
 #include "pci_address.hpp"
 
@@ -38,6 +39,7 @@ enum class Action {
   undefine,         ///< previous
   serve,            ///< start the supervisor and wait until the worker is ready
   stop_serving,     ///< the supervisor and its worker
+  set_on_pf,        ///< pf_request, for the VF that `record` describes
 };
 
 using DeviceRecordPtr = std::shared_ptr<const DeviceRecord>;
@@ -48,6 +50,7 @@ struct Step {
   std::string value{}, before{};
   DeviceRecordPtr record{}, previous{};
   std::optional<PfRecord> pf_record{};
+  std::optional<hookline_pf_request> pf_request{};
   std::string note{};  ///< what a person should know about it
 };
 

@@ -10,6 +10,7 @@
 #include <fmt/ranges.h>
 
 #include "device_chain.hpp"
+#include "pf_change.hpp"
 
 namespace hookline::loader {
 namespace {
@@ -321,8 +322,8 @@ class ApplyPlanner {
 };
 
 /// The steps that give one device back, from whatever state an earlier run has left it in.
-Group give_back(const DeviceRecordPtr& record, const std::optional<PciFunction>& function, bool defined, bool served,
-                std::vector<std::string>& notes) {
+Group give_back(const DeviceRecordPtr& record, const std::optional<PciFunction>& function,
+                const std::vector<hookline_pf_request>& on_pf, bool defined, bool served, std::vector<std::string>& notes) {
   const AppliedDevice& device = record->device;
   Group group{.title = title(device.address, device.pf, device.vf_index), .steps = {}, .roll_back = false};
   const auto step = [&](Step s) {
@@ -337,6 +338,7 @@ Group give_back(const DeviceRecordPtr& record, const std::optional<PciFunction>&
       driver.clear();
     }
     if (defined) step({.action = Action::undefine, .previous = record});
+    for (const hookline_pf_request& request : on_pf) step({.action = Action::set_on_pf, .record = record, .pf_request = request});
     if (driver.empty()) {
       if (function->driver_override != record->found.driver_override)
         step({.action = Action::set_override, .value = record->found.driver_override, .before = function->driver_override});
@@ -383,7 +385,15 @@ DetachPlan plan_detach(const std::vector<PciAddress>& addresses, const Sysfs& sy
                               to_string(address), listed(holders), function ? function->iommu_group : "?")});
       continue;
     }
-    result.plan.groups.push_back(give_back(record, function, status.has_value(), facts.served(address), result.plan.notes));
+    const auto change = state.pf_change(address);
+    if (!change) {
+      result.problems.push_back(change.error());
+      continue;
+    }
+    std::vector<hookline_pf_request> on_pf;
+    if (const auto now = *change ? facts.pf_settings(record->device) : std::nullopt) on_pf = put_back(**change, *now);
+    result.plan.groups.push_back(
+        give_back(record, function, on_pf, status.has_value(), facts.served(address), result.plan.notes));
     if (record->device.pf) groups_of_pf[*record->device.pf].push_back(result.plan.groups.size() - 1);
     std::erase(kept, address);
   }

@@ -41,6 +41,8 @@ class HostFacts {
   virtual bool supervised(const PciAddress& address) const = 0;
   /// Who has its VFIO group or device open: "qemu-system-x86_64 (process 812)".
   virtual std::vector<std::string> holders(const PciFunction& function) const = 0;
+  /// What is set for a VF on its PF; nothing: it cannot be asked.
+  virtual std::optional<PfSettings> pf_settings(const AppliedDevice& device) const = 0;
   /// What the loaded module lacks for the device; empty too when it is not loaded.
   virtual std::vector<std::string> lacking(const AppliedDevice& device) const = 0;
 };

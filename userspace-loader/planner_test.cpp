@@ -27,6 +27,7 @@ class FakeFacts final : public HostFacts {
   std::map<PciAddress, uint32_t> flags;  ///< VFIO_PCI_HOOKS_STATUS_*, of what has a definition
   std::vector<PciAddress> served_devices;
   std::map<std::string, std::vector<std::string>> group_holders;
+  std::optional<PfSettings> on_pf;
 
   bool module_loaded() const override { return loaded; }
   bool module_available() const override { return available; }
@@ -45,6 +46,7 @@ class FakeFacts final : public HostFacts {
     const auto found = group_holders.find(function.iommu_group);
     return found == group_holders.end() ? std::vector<std::string>{} : found->second;
   }
+  std::optional<PfSettings> pf_settings(const AppliedDevice&) const override { return on_pf; }
   std::vector<std::string> lacking(const AppliedDevice&) const override { return {}; }
 };
 
@@ -193,6 +195,23 @@ TEST_F(PlannerTest, AKilledRunDoesNotChangeWhatWasFound) {
   EXPECT_EQ(next.groups[1].steps[0].record->found.driver, "igbvf");
   EXPECT_THAT(detach_steps("0000:01:10.0"),
               ElementsAre("bind 0000:01:10.0 to igbvf", "forget what was written down about 0000:01:10.0"));
+}
+
+TEST_F(PlannerTest, LD2_WhatAPluginsRequestChangedOnThePfIsPutBackBeforeADriverSeesIt) {
+  host_.bind("0000:01:10.2", "igbvf");
+  pretend_applied(plan({device("0000:01:10.2")}));
+  PfChange change{.address = at("0000:01:10.2"), .found = {.mac = {2, 0, 0, 0, 0, 0x99}, .vlan = 7}, .set = {.mac = {2, 0, 0, 0, 0, 1}}};
+  ASSERT_TRUE(state_.remember(change));
+  facts_.on_pf = change.set;
+  EXPECT_THAT(detach_steps("0000:01:10.2"),
+              ElementsAre("stop serving 0000:01:10.2", "unbind 0000:01:10.2 from vfio-pci-hooks",
+                          "remove the definition of 0000:01:10.2",
+                          "0000:01:10.2: set the address 02:00:00:00:00:99 on its PF again",
+                          "0000:01:10.2: set VLAN 7 on its PF again",
+                          "0000:01:10.2: change driver_override from vfio-pci-hooks to none", "bind 0000:01:10.2 to igbvf",
+                          "forget what was written down about 0000:01:10.2"));
+  facts_.on_pf.reset();
+  EXPECT_THAT(detach_steps("0000:01:10.2"), Not(Contains(HasSubstr("on its PF")))) << "a PF without its driver has no settings";
 }
 
 struct Refusal {

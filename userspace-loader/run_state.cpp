@@ -23,6 +23,7 @@ namespace {
 
 constexpr const char* kDevice = ".json";
 constexpr const char* kPf = ".pf.json";
+constexpr const char* kPfChange = ".pf-change.json";
 constexpr const char* kService = ".service.json";
 
 Result<std::optional<json>> read_json(const fs::path& file) {
@@ -90,6 +91,10 @@ Result<std::optional<PfRecord>> RunState::pf(const PciAddress& address) const {
   return read_record<PfRecord>(file(address, kPf), pf_record);
 }
 
+Result<std::optional<PfChange>> RunState::pf_change(const PciAddress& address) const {
+  return read_record<PfChange>(file(address, kPfChange), loader::pf_change);
+}
+
 std::optional<ServiceState> RunState::service(const PciAddress& address) const {
   const auto parsed = read_json(file(address, kService));
   if (!parsed || !*parsed) return std::nullopt;
@@ -137,6 +142,11 @@ Result<void> RunState::remember(const PfRecord& record) const {
   return replace_file(file(record.pf, kPf), loader::to_json(record).dump(2) + "\n");
 }
 
+Result<void> RunState::remember(const PfChange& change) const {
+  if (auto ok = make_folder(); !ok) return ok;
+  return replace_file(file(change.address, kPfChange), loader::to_json(change).dump(2) + "\n");
+}
+
 Result<void> RunState::remember(const PciAddress& address, const ServiceState& service) const {
   const json j = {{"supervisor", to_json(service.supervisor)},
                   {"worker", to_json(service.worker)},
@@ -148,7 +158,8 @@ Result<void> RunState::remember(const PciAddress& address, const ServiceState& s
 
 Result<void> RunState::forget_device(const PciAddress& address) const {
   forget_service(address);
-  if (auto ok = remove_file(log_file(address)); !ok) return ok;
+  for (const auto& path : {file(address, kPfChange), log_file(address)})
+    if (auto ok = remove_file(path); !ok) return ok;
   return remove_file(file(address, kDevice));
 }
 

@@ -4,6 +4,7 @@
 //
 //     0000:01:10.0.json           DeviceRecord, written before anything is changed, removed when all is given back
 //     0000:01:00.0.pf.json        PfRecord, the same for VFs that were created
+//     0000:01:10.0.pf-change.json PfChange, written before a plugin's request changes something on the PF
 //     0000:01:10.0.service.json   ServiceState, written by the supervisor
 //     0000:01:10.0.log            of a supervisor that runs without systemd
 //     lock                        held by apply and detach
@@ -54,6 +55,8 @@ class RunState {
 
   Result<std::optional<DeviceRecord>> device(const PciAddress& address) const;
   Result<std::optional<PfRecord>> pf(const PciAddress& address) const;
+  /// Of a VF, by its own address.
+  Result<std::optional<PfChange>> pf_change(const PciAddress& address) const;
   /// An unreadable one counts as none: it only informs.
   std::optional<ServiceState> service(const PciAddress& address) const;
   /// Addresses with a record, in order.
@@ -62,8 +65,9 @@ class RunState {
 
   Result<void> remember(const DeviceRecord& record) const;
   Result<void> remember(const PfRecord& record) const;
+  Result<void> remember(const PfChange& change) const;
   Result<void> remember(const PciAddress& address, const ServiceState& service) const;
-  /// Also the service state and the log.
+  /// Also the service state, the change on the PF and the log.
   Result<void> forget_device(const PciAddress& address) const;
   Result<void> forget_pf(const PciAddress& address) const;
   void forget_service(const PciAddress& address) const;

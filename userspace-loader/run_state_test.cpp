@@ -77,9 +77,12 @@ TEST_F(RunStateTest, ListsDevicesAndPfsApart) {
   ASSERT_TRUE(state_.remember(example()));
   ASSERT_TRUE(state_.remember(PfRecord{.pf = kPf, .numvfs = 0, .autoprobe = false, .created = 4}));
   ASSERT_TRUE(state_.remember(kVf, ServiceState{.ready = true}));
+  ASSERT_TRUE(state_.remember(PfChange{.address = kVf, .found = {.mac = {2, 0, 0, 0, 0, 9}}, .set = {.vlan = 12, .qos = 1}}));
   EXPECT_THAT(state_.devices(), ElementsAre(kVf));
   EXPECT_THAT(state_.pfs(), ElementsAre(kPf));
   EXPECT_FALSE((*state_.pf(kPf))->autoprobe);
+  EXPECT_EQ((*state_.pf_change(kVf))->found, (PfSettings{.mac = {2, 0, 0, 0, 0, 9}}));
+  EXPECT_EQ((*state_.pf_change(kVf))->set, (PfSettings{.vlan = 12, .qos = 1}));
   ASSERT_TRUE(state_.forget_device(kVf));
   ASSERT_TRUE(state_.forget_pf(kPf));
   EXPECT_TRUE(std::filesystem::is_empty(folder())) << "what is forgotten leaves no file";

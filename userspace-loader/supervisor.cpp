@@ -16,11 +16,11 @@ extern "C" {
 #include <cerrno>
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include "child_process.hpp"
 #include "command.hpp"
 #include "device_chain.hpp"
+#include "pf_change.hpp"
 
 namespace hookline::loader {
 namespace {
@@ -146,19 +146,24 @@ Result<void> Supervisor::start_worker() {
   return {};
 }
 
-// What is changed on the PF's side stands in the log, for it outlives the migration.
+// What is changed on the PF's side outlives the migration: it is written down for detach, and stands in the log.
 Result<void> Supervisor::ask_pf(hookline_pf_request& request) {
-  const auto done = pf_.perform(request);
-  if (request.what == HOOKLINE_PF_GET) return done;
-  const std::string what =
-      request.what == HOOKLINE_PF_SET_MAC
-          ? fmt::format("address {:02x}", fmt::join(request.mac, ":"))
-          : fmt::format("VLAN {}", request.vlan);
+  if (request.what == HOOKLINE_PF_GET) return pf_.perform(request);
+  const auto done = remember_pf(request).and_then([&] { return pf_.perform(request); });
   if (done)
-    log_->info("set the VF's {} on its PF, as the plugin asked", what);
+    log_->info("set {} for the VF on its PF, as the plugin asked", describe(request));
   else
-    log_->warn("the plugin asked for the VF's {} on its PF: {}", what, done.error().text);
+    log_->warn("the plugin asked to set {} for the VF on its PF: {}", describe(request), done.error().text);
   return done;
+}
+
+Result<void> Supervisor::remember_pf(const hookline_pf_request& request) const {
+  hookline_pf_request now{};
+  now.what = HOOKLINE_PF_GET;
+  if (const auto asked = pf_.perform(now); !asked) return asked;
+  const auto earlier = state_.pf_change(record_.device.address);
+  if (!earlier) return fail(earlier.error());
+  return state_.remember(with_request(*earlier, record_.device.address, settings_of(now), request));
 }
 
 void Supervisor::hear_worker() {

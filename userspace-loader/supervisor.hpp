@@ -62,6 +62,7 @@ class Supervisor {
   Result<void> start_worker();
   void on_worker_end();
   Result<void> ask_pf(hookline_pf_request& request);
+  Result<void> remember_pf(const hookline_pf_request& request) const;
   void hear_worker();
   /// Ends a worker that holds the channel but does not serve an open device.
   void end_hung_worker();

@@ -11,6 +11,7 @@
 #include <exception>
 #include <filesystem>
 #include <fstream>
+#include <sstream>
 #include <map>
 #include <stdexcept>
 #include <string>
@@ -32,6 +33,7 @@ struct Held {
   uint64_t files = 0;                   // open files of the whole machine
   std::map<int, size_t> descriptors{};  // of each process called hookline
   uint64_t pages = 0;                   // vmalloc and slab memory that cannot be reclaimed, in KiB
+  std::map<std::string, uint64_t> objects{};  // of each slab cache that cannot be reclaimed
 
   static Held now();
 };
@@ -45,9 +47,33 @@ uint64_t number_after(const char* file, const std::string& key) {
   throw std::runtime_error(fmt::format("{} has no {}", file, key));
 }
 
+/// Objects in use, by cache. Inodes that are kept in case of need, and free objects on a CPU's own list, would count too:
+/// they are given up first.
+std::map<std::string, uint64_t> slab_objects() {
+  namespace fs = std::filesystem;
+  const auto flag = [](const fs::path& file) {
+    int value = 0;
+    return std::ifstream(file) >> value && value;
+  };
+  // What was used lately is spared at first.
+  for (int i = 0; i < 4; ++i) std::ofstream("/proc/sys/vm/drop_caches") << 3;
+  for (const auto& cache : fs::directory_iterator("/sys/kernel/slab")) std::ofstream(cache.path() / "shrink") << 1;
+  std::map<std::string, uint64_t> found;
+  std::ifstream in("/proc/slabinfo");
+  std::string line, name;
+  while (std::getline(in, line)) {
+    std::istringstream fields(line);
+    uint64_t active = 0;
+    if (fields >> name >> active && !flag(fs::path("/sys/kernel/slab") / name / "reclaim_account")) found[name] = active;
+  }
+  if (found.size() < 20) throw std::runtime_error("/proc/slabinfo names hardly any cache");
+  return found;
+}
+
 Held Held::now() {
   namespace fs = std::filesystem;
   Held held;
+  held.objects = slab_objects();
   std::ifstream("/proc/sys/fs/file-nr") >> held.files;
   held.pages = number_after("/proc/meminfo", "SUnreclaim:") + number_after("/proc/meminfo", "VmallocUsed:");
   for (const auto& entry : fs::directory_iterator("/proc")) {
@@ -145,6 +171,12 @@ class Moves {
       problems_.push_back(fmt::format("open files grew from {} to {}", before.files, after.files));
     if (after.pages > before.pages + 512 + moves * 2ull)
       problems_.push_back(fmt::format("kernel memory grew from {} to {} KiB", before.pages, after.pages));
+    for (const auto& [cache, count] : after.objects) {
+      const auto earlier = before.objects.find(cache);
+      const uint64_t had = earlier == before.objects.end() ? 0 : earlier->second;
+      if (count > had + moves / 4) fmt::print("{}: {} to {} objects\n", cache, had, count);
+      if (count > had + moves * 3 / 4) problems_.push_back(fmt::format("objects in {} grew from {} to {}", cache, had, count));
+    }
     if (before.descriptors.empty()) problems_.push_back("there is no process called hookline");
     if (before.descriptors != after.descriptors)
       problems_.push_back(fmt::format("processes and their descriptors were {} and are {}", to_text(before), to_text(after)));

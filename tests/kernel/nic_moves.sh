@@ -25,7 +25,7 @@ echo 1 >/sys/kernel/tracing/events/vfio_pci_hooks/enable
 move 20
 echo 0 >/sys/kernel/tracing/events/vfio_pci_hooks/enable
 ! ip link show "$netdev" | grep -q "vf 1 .*$admin" || { echo "FAILED: VF 1 still has the address $admin" >&2; exit 1; }
-grep -q "set the VF's address .* on its PF" /run/hookline/*.log || { echo "FAILED: the log does not say so" >&2; exit 1; }
+grep -q "set the address .* for the VF on its PF" /run/hookline/*.log || { echo "FAILED: the log does not say so" >&2; exit 1; }
 
 # CH1: what was mediated, by whom and with which answer, can be followed from outside.
 for event in 'access: 0000:01:10\.[02] channel write region 0 offset 0xc40 length 4 value 0x[0-9a-f]* answer [01]' \
@@ -37,6 +37,9 @@ done
 
 # A reference that was not given back would keep the module.
 "$hookline" detach --all
+# LD2: what the supervisor had replaced is the administrator's again.
+ip link show "$netdev" | grep -q "vf 1 .*$admin" || { echo "FAILED: VF 1 has not got its address $admin back" >&2; exit 1; }
+[[ -z $(ls /run/hookline | grep -v '^lock$') ]] || { echo "FAILED: detach left $(ls /run/hookline)" >&2; exit 1; }
 rmmod vfio_pci_hooks
 [[ $(readlink "$pf") == */igb ]] || { echo "FAILED: the PF is not bound to igb any more" >&2; exit 1; }
 echo "LD4 RL1 $moves moves, an address of the administrator, detached, module unloaded"
