@@ -261,6 +261,8 @@ int Control::define(const Definition& definition) const {
   define.access_limit_ms = definition.access_limit_ms;
   define.state_limit_ms = definition.state_limit_ms;
   define.shadow_size = definition.shadow_size;
+  define.ioctls = definition.ioctls;
+  define.device_features = definition.device_features;
   define.nr_handlers = static_cast<uint32_t>(handlers.size());
   define.handlers = reinterpret_cast<uintptr_t>(handlers.data());
   define.nr_ranges = static_cast<uint32_t>(definition.ranges.size());

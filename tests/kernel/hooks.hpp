@@ -28,6 +28,7 @@ struct Definition {
   uint32_t access_limit_ms = 200, state_limit_ms = 200;
   uint32_t shadow_size = 4096;
   uint64_t max_state = 16 << 20;
+  uint32_t ioctls = 0, device_features = 0;  ///< that the worker wants
   std::vector<std::string> handlers = {VFIO_PCI_HOOKS_CHANNEL_NAME};
   std::vector<vfio_pci_hooks_range> ranges = {};
   std::vector<vfio_pci_hooks_step> stop = {}, start = {}, reset = {};
