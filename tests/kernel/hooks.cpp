@@ -15,8 +15,10 @@
 #include <cstring>
 #include <fstream>
 #include <new>
+#include <optional>
 #include <system_error>
 #include <thread>
+#include <utility>
 
 namespace hookline::kernel_test {
 namespace {
@@ -78,19 +80,22 @@ class Server {
   }
 
  private:
+  static constexpr size_t kSlots = VFIO_PCI_HOOKS_SLOTS * sizeof(vfio_pci_hooks_slot), kShadow = 4096;
+
+  // In the place of the mappings of the session before, which they would keep.
   void begin(const vfio_pci_hooks_wait_open& open) {
     session_.fd = open.fd;
-    const auto map = [&](size_t size, uint64_t offset) {
-      void* at = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, open.fd, static_cast<off_t>(offset));
+    const auto map = [&](void* before, size_t size, uint64_t offset) {
+      void* at = ::mmap(before, size, PROT_READ | PROT_WRITE, MAP_SHARED | (before ? MAP_FIXED : 0), open.fd,
+                        static_cast<off_t>(offset));
       if (at == MAP_FAILED) ::_exit(2);
       return static_cast<uint8_t*>(at);
     };
-    const size_t slots = VFIO_PCI_HOOKS_SLOTS * sizeof(vfio_pci_hooks_slot);
-    auto* raw = map(slots, VFIO_PCI_HOOKS_MMAP_SLOTS);
+    auto* raw = map(session_.slots, kSlots, VFIO_PCI_HOOKS_MMAP_SLOTS);
     session_.slots = reinterpret_cast<vfio_pci_hooks_slot*>(raw);
-    session_.shadow = map(4096, VFIO_PCI_HOOKS_MMAP_SHADOW);
-    session_.stream = map(VFIO_PCI_HOOKS_STREAM_SIZE, VFIO_PCI_HOOKS_MMAP_STREAM);
-    board_.pages_were_zero = all_zero(raw, slots) && all_zero(session_.shadow, 4096) &&
+    session_.shadow = map(session_.shadow, kShadow, VFIO_PCI_HOOKS_MMAP_SHADOW);
+    session_.stream = map(session_.stream, VFIO_PCI_HOOKS_STREAM_SIZE, VFIO_PCI_HOOKS_MMAP_STREAM);
+    board_.pages_were_zero = all_zero(raw, kSlots) && all_zero(session_.shadow, kShadow) &&
                              all_zero(session_.stream, VFIO_PCI_HOOKS_STREAM_SIZE);
     std::memcpy(&word_, session_.shadow, sizeof word_);
     board_.shadow_word = word_;
@@ -102,34 +107,71 @@ class Server {
     }
     vfio_pci_hooks_sizes sizes{};
     sizes.argsz = sizeof sizes;
-    sizes.initial_bytes = Worker::kPreCopyBytes;
+    sizes.initial_bytes = board_.pre_copy_bytes;
     sizes.stop_copy_bytes = board_.state_bytes;
     ::ioctl(session_.fd, VFIO_PCI_HOOKS_SET_SIZES, &sizes);
     ++board_.sessions;
   }
 
   void serve() {
-    vfio_pci_hooks_next next{};
-    next.argsz = sizeof next;
-    next.timeout_ms = -1;
-    next.answered = VFIO_PCI_HOOKS_NO_SLOT;
+    vfio_pci_hooks_next next = asking(VFIO_PCI_HOOKS_NO_SLOT, -1);
     for (;;) {
-      if (::ioctl(session_.fd, VFIO_PCI_HOOKS_NEXT, &next) != 0) {
-        if (errno == EINTR) {
-          next.answered = VFIO_PCI_HOOKS_NO_SLOT;
-          continue;
-        }
-        return;
+      if (early_) {
+        next = *std::exchange(early_, std::nullopt);
+      } else if (::ioctl(session_.fd, VFIO_PCI_HOOKS_NEXT, &next) != 0) {
+        if (errno != EINTR) return;
+        next = asking(VFIO_PCI_HOOKS_NO_SLOT, -1);
+        continue;
       }
-      next.answered = VFIO_PCI_HOOKS_NO_SLOT;
+      int32_t answered = VFIO_PCI_HOOKS_NO_SLOT;
       if (next.what == VFIO_PCI_HOOKS_NEXT_EVENT) {
         event(next);
       } else {
         if (board_.hang_at == session_.slots[next.slot].op) hang(next.slot);
         answer(session_.slots[next.slot]);
-        next.answered = next.slot;
+        answered = hand_over(next.slot);
+      }
+      next = asking(answered, -1);
+    }
+  }
+
+  static vfio_pci_hooks_next asking(int32_t answered, int32_t timeout_ms) {
+    vfio_pci_hooks_next next{};
+    next.argsz = sizeof next;
+    next.answered = answered;
+    next.timeout_ms = timeout_ms;
+    return next;
+  }
+
+  // The slot that NEXT is to answer, or none where the worker lies.
+  int32_t hand_over(int32_t slot) {
+    vfio_pci_hooks_slot& mailbox = session_.slots[slot];
+    switch (board_.lie) {
+      case Lie::none: return slot;
+      case Lie::slot: {
+        const int32_t other = (slot + 1) % VFIO_PCI_HOOKS_SLOTS;
+        session_.slots[other] = mailbox;
+        expect_refused(other);
+        break;
+      }
+      case Lie::length:
+        mailbox.answer_length = mailbox.op == VFIO_PCI_HOOKS_REQ_READ ? mailbox.length + 1 : VFIO_PCI_HOOKS_STREAM_SIZE + 1;
+        if (mailbox.op == VFIO_PCI_HOOKS_REQ_LOAD) mailbox.answer_flags = ~0u;
+        expect_refused(slot);
+        break;
+      case Lie::twice: {
+        vfio_pci_hooks_next next = asking(slot, 0);
+        if (::ioctl(session_.fd, VFIO_PCI_HOOKS_NEXT, &next) == 0) early_ = next;
+        expect_refused(slot);
+        break;
       }
     }
+    return VFIO_PCI_HOOKS_NO_SLOT;
+  }
+
+  void expect_refused(int32_t slot) {
+    vfio_pci_hooks_next next = asking(slot, 0);
+    if (::ioctl(session_.fd, VFIO_PCI_HOOKS_NEXT, &next) != 0 && errno == EINVAL) ++board_.refused_answers;
   }
 
   // Who wakes it up wants to know what it can still do. Its pages are gone with its session, so that going on is fatal.
@@ -203,8 +245,8 @@ class Server {
       return;
     }
     if (slot.flags & VFIO_PCI_HOOKS_REQ_BEGIN) saved_ = 0;
-    const uint64_t end = slot.index == VFIO_PCI_HOOKS_PHASE_PRE_COPY ? Worker::kPreCopyBytes : board_.state_bytes.load();
-    const uint64_t length = std::min<uint64_t>(end - std::min(end, saved_), VFIO_PCI_HOOKS_STREAM_SIZE);
+    const uint64_t end = slot.index == VFIO_PCI_HOOKS_PHASE_PRE_COPY ? board_.pre_copy_bytes : board_.state_bytes;
+    const uint64_t length = std::min<uint64_t>(end - std::min(end, saved_), board_.save_at_once);
     for (uint64_t i = 0; i < length; ++i) session_.stream[i] = pattern(saved_ + i);
     saved_ += length;
     slot.answer_length = static_cast<uint32_t>(length);
@@ -229,6 +271,7 @@ class Server {
   Board& board_;
   Session session_;
   int old_ = -1;
+  std::optional<vfio_pci_hooks_next> early_;  // fetched by a call that was to answer only
   uint32_t word_ = 0;
   uint64_t saved_ = 0, loaded_ = 0;
 };

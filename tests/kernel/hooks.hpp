@@ -50,13 +50,26 @@ class Control {
   int fd_;
 };
 
+/// Bytes of the worker's state that it gives in PRE_COPY, if the test does not say otherwise.
+inline constexpr uint32_t kPreCopyBytes = 16;
+
+/// How a worker answers a request.
+enum class Lie : uint32_t {
+  none,
+  slot,    ///< another slot than the one it was asked in; then never
+  length,  ///< more than was asked for, or than the buffer holds; then never
+  twice,   ///< right, and once more
+};
+
 /// What test and worker process tell each other.
 struct Board {
   // Set by the test.
   std::atomic<int32_t> read_answer{VFIO_PCI_HOOKS_HANDLED};  ///< HANDLED, PASS or -errno
   std::atomic<int32_t> write_answer{VFIO_PCI_HOOKS_PASS};
   std::atomic<uint64_t> read_value{0x600d600d600d600d};
-  std::atomic<uint32_t> state_bytes{100000};
+  std::atomic<uint32_t> state_bytes{100000}, pre_copy_bytes{kPreCopyBytes};
+  std::atomic<uint32_t> save_at_once{VFIO_PCI_HOOKS_STREAM_SIZE};  ///< bytes of one answer at most
+  std::atomic<Lie> lie{Lie::none};
   std::atomic<int32_t> save_error{0}, load_error{0};  ///< -errno
   std::atomic<uint32_t> die_at{0}, hang_at{0};         ///< VFIO_PCI_HOOKS_REQ_*; a hanging worker stops itself
   std::atomic<uint64_t> probe_iova{0};                 ///< not 0: each trapped read first tries guest memory there
@@ -72,6 +85,7 @@ struct Board {
   std::atomic<bool> session_was_again{false};
   std::atomic<uint32_t> shadow_word{0};       ///< first of the shadow when the last session began
   std::atomic<int32_t> old_session_rw{0};     ///< errno of a register access through the session before
+  std::atomic<uint32_t> refused_answers{0};   ///< of the lies
   std::atomic<int32_t> late_rw{0}, late_next{0};  ///< errno of a register access and of an answer after having hung
   std::atomic<uint32_t> nr_states{0};
   std::array<std::atomic<uint32_t>, 64> states{};  ///< where each EVENT_STATE went to
@@ -81,8 +95,6 @@ struct Board {
 /// the first word of its shadow, and as its state gives a pattern of state_bytes bytes that it checks when it loads.
 class Worker {
  public:
-  static constexpr uint32_t kPreCopyBytes = 16;
-
   /// Returns when the worker is attached. `board` must be shared_board()'s.
   Worker(const std::string& address, Board& board);
   ~Worker();

@@ -194,7 +194,7 @@ TEST_P(CutTest, MP2_AnyCutOfTheStreamLoads) {
   ASSERT_TRUE(in && out);
   Bytes first = read_all(*out, cut);
   EXPECT_EQ(first.error, ENOMSG);
-  EXPECT_EQ(first.data.size(), Worker::kPreCopyBytes);
+  EXPECT_EQ(first.data.size(), kPreCopyBytes);
   ASSERT_EQ(write_all(*in, first.data, cut), 0);
   ASSERT_TRUE(one_->guest.device.set_state(kStopCopy));
   const Bytes rest = read_all(*out, cut);
@@ -230,10 +230,10 @@ TEST_F(MigrationTest, MP5_Sizes) {
   EXPECT_GE(idle, bytes) << "an upper bound";
   auto out = one_->guest.device.set_state(kPreCopy);
   ASSERT_TRUE(out);
-  EXPECT_EQ(vfio::precopy_info(*out).value().initial_bytes, Worker::kPreCopyBytes);
+  EXPECT_EQ(vfio::precopy_info(*out).value().initial_bytes, kPreCopyBytes);
   read_all(*out, 4096);
   EXPECT_EQ(vfio::precopy_info(*out).value().initial_bytes, 0u);
-  EXPECT_GE(one_->guest.device.data_size().value(), bytes - Worker::kPreCopyBytes);
+  EXPECT_GE(one_->guest.device.data_size().value(), bytes - kPreCopyBytes);
   ASSERT_TRUE(one_->guest.device.set_state(kStopCopy));
   EXPECT_EQ(vfio::precopy_info(*out).error().code, EINVAL);
 }

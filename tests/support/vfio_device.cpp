@@ -216,21 +216,41 @@ Result<void> Device::enable_memory_and_dma() const {
   return write<uint16_t>(VFIO_PCI_CONFIG_REGION_INDEX, PCI_COMMAND, *command | PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
 }
 
-Result<void> Device::set_msix(std::span<const int> eventfds) const {
+Result<void> Device::set_eventfds(uint32_t index, std::span<const int> eventfds) const {
   std::vector<std::byte> storage(sizeof(vfio_irq_set) + eventfds.size_bytes());
   vfio_irq_set set{};
   set.argsz = static_cast<uint32_t>(storage.size());
   set.flags = VFIO_IRQ_SET_ACTION_TRIGGER | (eventfds.empty() ? VFIO_IRQ_SET_DATA_NONE : VFIO_IRQ_SET_DATA_EVENTFD);
-  set.index = VFIO_PCI_MSIX_IRQ_INDEX;
+  set.index = index;
   set.count = static_cast<uint32_t>(eventfds.size());
   std::memcpy(storage.data(), &set, sizeof set);
   if (!eventfds.empty()) std::memcpy(storage.data() + sizeof set, eventfds.data(), eventfds.size_bytes());
-  if (::ioctl(fd(), VFIO_DEVICE_SET_IRQS, storage.data()) != 0) return failed("VFIO_DEVICE_SET_IRQS (MSI-X)");
+  if (::ioctl(fd(), VFIO_DEVICE_SET_IRQS, storage.data()) != 0)
+    return failed(fmt::format("VFIO_DEVICE_SET_IRQS {}", index));
   return {};
+}
+
+Result<void> Device::set_msix(std::span<const int> eventfds) const {
+  return set_eventfds(VFIO_PCI_MSIX_IRQ_INDEX, eventfds);
+}
+
+Result<void> Device::watch_requests(int eventfd) const {
+  return set_eventfds(VFIO_PCI_REQ_IRQ_INDEX, std::span(&eventfd, 1));
 }
 
 Result<void> Device::reset() const {
   if (::ioctl(fd(), VFIO_DEVICE_RESET) != 0) return failed("VFIO_DEVICE_RESET");
+  return {};
+}
+
+Result<void> Device::hot_reset() const {
+  alignas(vfio_pci_hot_reset) std::byte space[sizeof(vfio_pci_hot_reset) + sizeof(int32_t)] = {};
+  auto* reset = new (space) vfio_pci_hot_reset{};
+  reset->argsz = sizeof space;
+  reset->count = 1;
+  const int32_t group = group_.get();
+  std::memcpy(space + sizeof *reset, &group, sizeof group);
+  if (::ioctl(fd(), VFIO_DEVICE_PCI_HOT_RESET, space) != 0) return failed("VFIO_DEVICE_PCI_HOT_RESET " + address_);
   return {};
 }
 

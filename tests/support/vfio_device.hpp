@@ -149,7 +149,11 @@ class Device {
 
   /// One eventfd per MSI-X vector, from vector 0; none: MSI-X off.
   Result<void> set_msix(std::span<const int> eventfds) const;
+  /// This eventfd is signalled when the host wants the device back.
+  Result<void> watch_requests(int eventfd) const;
   Result<void> reset() const;
+  /// VFIO_DEVICE_PCI_HOT_RESET of everything on its bus, which has to be in this group.
+  Result<void> hot_reset() const;
 
   /// VFIO_DEVICE_FEATURE as it is: flags (GET, SET or PROBE, and the number) and the payload, in and out.
   Result<void> feature(uint32_t flags, std::span<std::byte> payload) const;
@@ -164,6 +168,8 @@ class Device {
  private:
   Device(std::string address, Descriptor group, Descriptor device)
       : address_(std::move(address)), group_(std::move(group)), device_(std::move(device)) {}
+  Result<void> set_eventfds(uint32_t index, std::span<const int> eventfds) const;
+
   std::string address_;
   Descriptor group_;
   Descriptor device_;  // closed before the group

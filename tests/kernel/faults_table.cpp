@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cerrno>
+
+#include "tests/kernel/faults.hpp"
+
+namespace hookline::kernel_test {
+namespace {
+
+using enum State;
+
+constexpr Cell outcome(int error, State after, Device device, unsigned needs) { return {nullptr, {error, after, device, needs}}; }
+constexpr Cell not_here(const char* why) { return {why, {}}; }
+
+// The event changes nothing: the call in hand ends as it would have without it.
+constexpr Cell goes_on(State state) {
+  return outcome(0, state, Device::as_before, state == error ? kResetToRun : kNobody);
+}
+constexpr std::array<Cell, kStates.size()> all_go_on() {
+  return {goes_on(running),      goes_on(running_p2p), goes_on(stop),     goes_on(pre_copy),
+          goes_on(pre_copy_p2p), goes_on(stop_copy),   goes_on(resuming), goes_on(error)};
+}
+
+// The worker is lost: accesses pass to the device unseen, streams end with `code`.
+constexpr std::array<Cell, kStates.size()> worker_lost(int code) {
+  return {outcome(0, running, Device::as_before, kWorker | kResetToMigrate),
+          outcome(0, running_p2p, Device::as_before, kWorker | kResetToMigrate),
+          outcome(0, stop, Device::as_before, kWorker | kResetToMigrate),
+          outcome(code, pre_copy, Device::as_before, kWorker),
+          outcome(code, pre_copy_p2p, Device::as_before, kWorker),
+          outcome(code, stop_copy, Device::as_before, kWorker),
+          outcome(code, resuming, Device::as_before, kWorker | kResetToRun),
+          outcome(0, error, Device::as_before, kWorker | kResetToRun)};
+}
+
+constexpr std::array<Cell, kStates.size()> all_reset() {
+  constexpr Cell access = outcome(0, running, Device::fresh, kNobody);
+  constexpr Cell stream = outcome(ECANCELED, running, Device::fresh, kNobody);
+  return {access, access, access, stream, stream, stream, stream, access};
+}
+
+constexpr std::array<Cell, kStates.size()> all_removed(unsigned needs) {
+  std::array<Cell, kStates.size()> cells = all_go_on();
+  for (Cell& cell : cells) cell.outcome.needs = needs;
+  return cells;
+}
+
+constexpr std::array<Cell, kStates.size()> all_closed() {
+  constexpr Cell cell = outcome(kNoCall, running, Device::gone, kOpen);
+  return {cell, cell, cell, cell, cell, cell, cell, cell};
+}
+
+constexpr Cell kNoFile = not_here("there is no data file in this state");
+
+// What happens to a data file happens where there is one.
+constexpr std::array<Cell, kStates.size()> with_file(Cell pre_copies, Cell pre_copies_p2p, Cell stop_copies, Cell resumes) {
+  return {kNoFile, kNoFile, kNoFile, pre_copies, pre_copies_p2p, stop_copies, resumes, kNoFile};
+}
+
+// What is wrong with a stream that is loaded shows where it is loaded.
+constexpr std::array<Cell, kStates.size()> loaded(Cell resumes) {
+  constexpr Cell saves = not_here("the stream is read here; it is refused where it is loaded");
+  return {kNoFile, kNoFile, kNoFile, saves, saves, saves, resumes, kNoFile};
+}
+
+constexpr Row kMatrix[] = {
+    {Event::worker_killed, "SIGKILL to the worker, and no successor within the limit.",
+     "The kernel waits for a successor as long as the limit says. Then accesses pass to vfio-pci and mark the open as incomplete; "
+     "a stream never changes its worker. Stop, cont and cancel are register programs and need none.",
+     worker_lost(EIO)},
+    {Event::worker_stopped, "SIGSTOP to the worker.",
+     "At the limit the session is revoked: its mappings are gone and its rights with them before the VMM goes on.",
+     worker_lost(ETIMEDOUT)},
+    {Event::answer_to_wrong_slot, "The worker answers a slot it was not asked in, and nothing after that.",
+     "NEXT says EINVAL and answers nothing. To the VMM this is a worker that is late.", worker_lost(ETIMEDOUT)},
+    {Event::answer_of_wrong_length,
+     "The worker answers a read with one byte too many, a stream with more than the buffer holds or with unknown flags.",
+     "NEXT says EINVAL and answers nothing. To the VMM this is a worker that is late.", worker_lost(ETIMEDOUT)},
+    {Event::answered_twice, "The worker answers right, and then the same slot once more.",
+     "The second answer gets EINVAL and reaches nobody.", all_go_on()},
+    {Event::answered_late, "The worker sleeps over the limit, wakes up and answers.",
+     "It was revoked: its calls say ECANCELED, touching its pages is a SIGBUS.", worker_lost(ETIMEDOUT)},
+
+    {Event::device_reset, "VFIO_DEVICE_RESET.", "A reset leads to RUNNING from everywhere and ends the migration.", all_reset()},
+    {Event::flr, "The guest writes the FLR bit in config space.",
+     "The kernel hears of it as of any other reset.", all_reset()},
+    {Event::sysfs_reset, "A write to `reset` in sysfs.", "The VMM has no part in it, and finds its device reset.", all_reset()},
+    {Event::hot_reset_of_vf, "VFIO_DEVICE_PCI_HOT_RESET on a VF whose PF has its own driver.",
+     "Refused by vfio-pci: the bus is the PF's, too. Nothing is reset.", all_go_on()},
+    {Event::hot_reset_of_function, "VFIO_DEVICE_PCI_HOT_RESET on a whole function that has its bus for itself.",
+     "A reset like the others.", all_reset()},
+
+    {Event::vfs_removed, "`sriov_numvfs` of the PF is set to 0.",
+     "The VMM is asked to give the device back (VFIO_PCI_REQ_IRQ) and the write waits for that. Until then all goes on, a migration "
+     "to another host included; only a reset says EAGAIN, because the function's lock is held. Then the function is gone, and "
+     "its definition with it.",
+     all_removed(kDefine)},
+    {Event::pf_unbound, "The PF's driver is unbound.", "It takes its VFs along, each as above.", all_removed(kDefine)},
+    {Event::vf_unbound, "The VF is unbound from vfio-pci-hooks.", "As above; the function and its definition stay.",
+     all_removed(kBind)},
+    {Event::vmm_killed, "SIGKILL to the VMM.",
+     "Its descriptors close, which needs no worker. The same worker serves the next open.", all_closed()},
+    {Event::module_unload, "The module is to be unloaded.", "EWOULDBLOCK: the device that is open holds it.", all_go_on()},
+    {Event::no_memory, "Each allocation of the call in hand and of the next arc fails, one after the other. "
+     "Needs a kernel with fault injection; skipped elsewhere.",
+     "The call or arc that fails has changed nothing, and can be repeated.", all_go_on()},
+
+    {Event::file_closed, "The VMM closes the data file before its end.",
+     "The state stays. Where the stream was to be loaded it is not whole.",
+     with_file(outcome(kNoCall, pre_copy, Device::as_before, kNobody), outcome(kNoCall, pre_copy_p2p, Device::as_before, kNobody),
+               outcome(kNoCall, stop_copy, Device::as_before, kNobody), outcome(kNoCall, resuming, Device::as_before, kResetToRun))},
+    {Event::file_kept, "The VMM closes the device and keeps the data file.",
+     "The file belongs to that open of the device and says so, also when the device is open again.",
+     with_file(outcome(ENODEV, running, Device::gone, kOpen), outcome(ENODEV, running, Device::gone, kOpen),
+               outcome(ENODEV, running, Device::gone, kOpen), outcome(ENODEV, running, Device::gone, kOpen))},
+    {Event::file_shared, "Two threads read or write the data file at once, in small pieces, and a third does what the file is not for.",
+     "Each byte is moved once; each call is whole. The third gets EBADF.",
+     with_file(goes_on(pre_copy), goes_on(pre_copy_p2p), goes_on(stop_copy), goes_on(resuming))},
+
+    {Event::stream_truncated, "The stream ends before its trailer.", "Only a stream that was applied as a whole leads out of RESUMING.",
+     loaded(outcome(0, resuming, Device::as_before, kResetToRun))},
+    {Event::stream_flipped, "One bit of the stream is another.", "A refusal is sticky, and the reset program clears the device.",
+     loaded(outcome(EBADMSG, resuming, Device::scrubbed, kResetToRun))},
+    {Event::stream_reordered, "Behind the first record the second half of the stream comes first.",
+     "A refusal is sticky, and the reset program clears the device.",
+     loaded(outcome(EBADMSG, resuming, Device::scrubbed, kResetToRun))},
+    {Event::stream_oversized, "The stream is longer than the definition allows.",
+     "The worker is not asked any more, nothing that was loaded is applied. No guest ever runs on it.",
+     with_file(outcome(EFBIG, pre_copy, Device::as_before, kNobody), outcome(EFBIG, pre_copy_p2p, Device::as_before, kNobody),
+               outcome(EFBIG, stop_copy, Device::as_before, kNobody), outcome(EFBIG, resuming, Device::as_before, kResetToRun))},
+    {Event::stream_foreign, "The stream of another model.",
+     "Refused at its first record, which a source sends while its guest runs.",
+     loaded(outcome(EINVAL, resuming, Device::scrubbed, kResetToRun))},
+};
+
+}  // namespace
+
+uint32_t vfio_state(State state) {
+  constexpr std::array<uint32_t, kStates.size()> values = {
+      VFIO_DEVICE_STATE_RUNNING,      VFIO_DEVICE_STATE_RUNNING_P2P, VFIO_DEVICE_STATE_STOP,     VFIO_DEVICE_STATE_PRE_COPY,
+      VFIO_DEVICE_STATE_PRE_COPY_P2P, VFIO_DEVICE_STATE_STOP_COPY,   VFIO_DEVICE_STATE_RESUMING, VFIO_DEVICE_STATE_ERROR};
+  return values[static_cast<size_t>(state)];
+}
+
+const char* name_of(Event event) {
+  constexpr const char* kNames[] = {
+      "worker_killed", "worker_stopped", "answer_to_wrong_slot", "answer_of_wrong_length", "answered_twice", "answered_late",
+      "device_reset",  "flr",            "sysfs_reset",          "hot_reset_of_vf",        "hot_reset_of_function",
+      "vfs_removed",   "pf_unbound",     "vf_unbound",           "vmm_killed",             "module_unload",  "no_memory",
+      "file_closed",   "file_kept",      "file_shared",
+      "stream_truncated", "stream_flipped", "stream_reordered", "stream_oversized", "stream_foreign"};
+  return kNames[static_cast<size_t>(event)];
+}
+
+std::span<const Row> fault_matrix() { return kMatrix; }
+
+}  // namespace hookline::kernel_test
