@@ -4,16 +4,22 @@
  * waits for all of it, and none of it is stopped by a page fault of the worker's own,
  * so that the session can end at any moment.
  */
+#include <linux/completion.h>
+#include <linux/jiffies.h>
+#include <linux/kthread.h>
 #include <linux/mm.h>
+#include <linux/nospec.h>
 #include <linux/pagemap.h>
+#include <linux/sched/signal.h>
+#include <linux/sched/task.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
-#include <linux/workqueue.h>
 
 #include "vfio_pci_hooks_priv.h"
 
 /* A worker that unmaps its buffer as fast as it is faulted in gets EFAULT. */
 #define VPH_FAULT_TRIES	8
+#define VPH_KILL_AGAIN	(HZ / 10)
 
 /* Where the unit that begins at offset has to end: at its segment's edge, or the next. */
 static u64 vph_edge(struct vph_device *hdev, unsigned int region, u64 offset, u64 end,
@@ -141,7 +147,7 @@ int vph_session_region_rw(struct vph_session *session, const struct vfio_pci_hoo
 	u64 end, size;
 
 	if (rw->region < PCI_STD_NUM_BARS)
-		size = pci_resource_len(pdev, rw->region);
+		size = pci_resource_len(pdev, array_index_nospec(rw->region, PCI_STD_NUM_BARS));
 	else if (rw->region == VFIO_PCI_CONFIG_REGION_INDEX)
 		size = pdev->cfg_size;
 	else
@@ -161,23 +167,57 @@ int vph_session_region_rw(struct vph_session *session, const struct vfio_pci_hoo
 
 /* ------------------------------------------------------------- guest memory */
 
-struct vph_iova_work {
-	struct work_struct work;
+struct vph_iova_access {
+	struct completion done;
 	struct vfio_device *core_vdev;
 	dma_addr_t iova;
 	void *data;
 	size_t length;
 	bool write;
-	int ret;
 };
 
 /* The container takes accesses from the VMM and from threads without an mm. */
-static void vph_iova_work(struct work_struct *work)
+static int vph_iova_thread(void *arg)
 {
-	struct vph_iova_work *iova = container_of(work, struct vph_iova_work, work);
+	struct vph_iova_access *access = arg;
+	int ret;
 
-	iova->ret = vfio_dma_rw(iova->core_vdev, iova->iova, iova->data, iova->length,
-				iova->write);
+	allow_kernel_signal(SIGKILL);
+	ret = vfio_dma_rw(access->core_vdev, access->iova, access->data, access->length,
+			  access->write);
+	complete(&access->done);
+	return ret;
+}
+
+/*
+ * A page of the guest's may never come: its VMM decides that, with userfaultfd for
+ * one, and it may be the one that waits for us. So the access ends in time, killed
+ * where it must be, whoever else gives up.
+ */
+static int vph_iova_access(struct vph_iova_access *access, u32 limit_ms)
+{
+	struct task_struct *task;
+	bool late;
+	int ret;
+
+	init_completion(&access->done);
+	task = kthread_create(vph_iova_thread, access, "vfio-pci-hooks-iova");
+	if (IS_ERR(task))
+		return PTR_ERR(task);
+	get_task_struct(task);
+	wake_up_process(task);
+
+	late = wait_for_completion_killable_timeout(&access->done,
+						    msecs_to_jiffies(limit_ms)) <= 0;
+	if (late) {
+		/* Again, for it may have come before the thread was ready for it. */
+		do {
+			send_sig(SIGKILL, task, 1);
+		} while (!wait_for_completion_timeout(&access->done, VPH_KILL_AGAIN));
+	}
+	ret = kthread_stop(task);
+	put_task_struct(task);
+	return late && ret ? -ETIMEDOUT : ret;
 }
 
 int vph_session_iova_rw(struct vph_session *session, const struct vfio_pci_hooks_rw *rw)
@@ -185,7 +225,7 @@ int vph_session_iova_rw(struct vph_session *session, const struct vfio_pci_hooks
 	bool write = rw->flags & VFIO_PCI_HOOKS_RW_WRITE;
 	void __user *user = u64_to_user_ptr(rw->data);
 	u32 right = session->channel->def->guest_memory;
-	struct vph_iova_work iova = {
+	struct vph_iova_access iova = {
 		.iova = rw->offset,
 		.length = rw->length,
 		.write = write,
@@ -209,11 +249,7 @@ int vph_session_iova_rw(struct vph_session *session, const struct vfio_pci_hooks
 		vph_session_leave(session);
 
 		iova.core_vdev = &session->hdev->core.vdev;
-		INIT_WORK_ONSTACK(&iova.work, vph_iova_work);
-		queue_work(system_unbound_wq, &iova.work);
-		flush_work(&iova.work);
-		destroy_work_on_stack(&iova.work);
-		ret = iova.ret;
+		ret = vph_iova_access(&iova, session->channel->def->access_limit_ms);
 		if (atomic_dec_and_test(&session->iova_users))
 			wake_up_all(&session->channel->vmm_wait);
 	}

@@ -383,6 +383,7 @@ static void vph_shadow_commit(struct vph_session *session, const struct vph_requ
 	ch->incomplete = true;
 }
 
+/* slot: below VFIO_PCI_HOOKS_SLOTS, also where the processor speculates. */
 int vph_request_answer(struct vph_session *session, unsigned int slot)
 {
 	const struct vfio_pci_hooks_slot *mailbox = &session->slots[slot];

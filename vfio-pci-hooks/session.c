@@ -8,6 +8,7 @@
 #include <linux/cleanup.h>
 #include <linux/file.h>
 #include <linux/mm.h>
+#include <linux/nospec.h>
 #include <linux/poll.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
@@ -288,7 +289,8 @@ static long vph_session_next(struct vph_session *session, struct vfio_pci_hooks_
 	    next.answered >= VFIO_PCI_HOOKS_SLOTS)
 		return -EINVAL;
 	if (next.answered != VFIO_PCI_HOOKS_NO_SLOT) {
-		ret = vph_request_answer(session, next.answered);
+		ret = vph_request_answer(session, array_index_nospec(next.answered,
+								     VFIO_PCI_HOOKS_SLOTS));
 		if (ret)
 			return ret;
 		/* So that the call can be repeated after a signal or a timeout. */

@@ -20,13 +20,18 @@
 int vph_copy_in(void *to, size_t size, void __user *from)
 {
 	u32 argsz;
+	int ret;
 
 	if (get_user(argsz, (u32 __user *)from))
 		return -EFAULT;
 	/* argsz and flags */
 	if (argsz < 2 * sizeof(u32) || argsz > PAGE_SIZE)
 		return -EINVAL;
-	return copy_struct_from_user(to, size, from, argsz);
+	ret = copy_struct_from_user(to, size, from, argsz);
+	/* The value that was looked at, not one that came since. */
+	if (!ret)
+		*(u32 *)to = argsz;
+	return ret;
 }
 
 int vph_copy_out(void __user *to, const void *from, size_t size, u32 argsz)
@@ -72,6 +77,10 @@ static int vph_map_bars(struct vph_device *hdev)
 		if (IS_ERR(io))
 			return PTR_ERR(io);
 	}
+	/* A worker has them all; one that cannot be mapped fails where it is used. */
+	for (bar = 0; hdev->channel && bar < PCI_STD_NUM_BARS; bar++)
+		if (pci_resource_len(hdev->core.pdev, bar))
+			vph_iomap(&hdev->core, bar);
 	return 0;
 }
 

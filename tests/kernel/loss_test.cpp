@@ -2,10 +2,23 @@
 //
 // Workers that die or hang: at every operation of the VMM, the operation ends, the guest keeps a working device, and no
 // later migration restores a state that missed something.
+#include <fcntl.h>
+#include <linux/userfaultfd.h>
 #include <signal.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include <fstream>
+#include <iterator>
+#include <span>
+#include <sstream>
 #include <thread>
+
+#include <fmt/format.h>
 
 #include "tests/kernel/fixture.hpp"
 
@@ -287,6 +300,79 @@ TEST_F(LossTest, RL5_WorkerThatWakesUpLateTouchesNothing) {
   EXPECT_EQ(control_.status(vf_).accesses, accesses);
   EXPECT_TRUE(flags() & VFIO_PCI_HOOKS_STATUS_INCOMPLETE);
   expect_recovers();
+}
+
+// A page that was mapped for DMA and is gone from the VMM's memory; whoever touches it waits for `handler`, which is silent.
+struct LostPage {
+  LostPage() {
+    page = ::mmap(nullptr, kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+    handler = static_cast<int>(::syscall(SYS_userfaultfd, O_CLOEXEC));
+  }
+  bool lose() const {
+    uffdio_api api{.api = UFFD_API, .features = 0, .ioctls = 0};
+    uffdio_register range{};
+    range.range = {reinterpret_cast<uintptr_t>(page), kPage};
+    range.mode = UFFDIO_REGISTER_MODE_MISSING;
+    return ::ioctl(handler, UFFDIO_API, &api) == 0 && ::madvise(page, kPage, MADV_DONTNEED) == 0 &&
+           ::ioctl(handler, UFFDIO_REGISTER, &range) == 0;
+  }
+  std::span<std::byte> bytes() const { return {static_cast<std::byte*>(page), kPage}; }
+  void* page;
+  int handler;
+};
+
+TEST_F(LossTest, RL1_AGuestPageThatNeverComesHoldsUpNobody) {
+  constexpr uint64_t kIova = 0x10000000;
+  Definition definition = migratable(vf_);
+  definition.guest_memory = VFIO_PCI_HOOKS_MEMORY_WRITE;
+  define_and_bind(definition);
+  board_->probe_iova = kIova;
+  worker_ = std::make_unique<Worker>(vf_, *board_);
+
+  int went_on[2];
+  ASSERT_EQ(::pipe2(went_on, O_CLOEXEC | O_NONBLOCK), 0);
+  const pid_t vmm = ::fork();
+  if (vmm == 0) {
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    const auto container = vfio::Container::create();
+    const Guest guest(*container, vf_);
+    const LostPage lost;
+    if (!container->map_dma(kIova, lost.bytes()) || !lost.lose()) ::_exit(1);
+    for (uint32_t value = 0;;) {
+      guest.read32(kTrapped, value);
+      if (board_->reads > 0 && ::write(went_on[1], "", 1) < 0) continue;
+    }
+  }
+  // The worker reads guest memory when it is asked; neither of them may wait longer than the definition says.
+  char byte;
+  EXPECT_TRUE(sysfs::wait_until([&] { return ::read(went_on[0], &byte, 1) == 1; }, 20s));
+  // That one was late. The next waits for the page when the VMM is killed.
+  worker_->kill();
+  const uint64_t reads = board_->reads;
+  worker_ = std::make_unique<Worker>(vf_, *board_);
+  EXPECT_TRUE(sysfs::wait_until([&] { return board_->reads > reads; }, 20s));
+  ::kill(vmm, SIGKILL);
+  EXPECT_TRUE(sysfs::wait_until([&] { return ::waitpid(vmm, nullptr, WNOHANG) == vmm; }, 20s));
+  ::close(went_on[0]);
+  ::close(went_on[1]);
+  EXPECT_TRUE(sysfs::wait_until([&] { return (flags() & VFIO_PCI_HOOKS_STATUS_OPEN) == 0; }, 20s));
+}
+
+// vfio-pci claims and maps a BAR when somebody first uses it, which two at once must not.
+TEST_F(LossTest, AllBarsAreThereBeforeAWorkerIs) {
+  start(migratable(vf_));
+  const auto resources = sysfs::read("/sys/bus/pci/devices/" + vf_ + "/resource");
+  ASSERT_TRUE(resources);
+  std::ifstream iomem("/proc/iomem");
+  const std::string claimed((std::istreambuf_iterator<char>(iomem)), {});
+  std::istringstream lines(*resources);
+  int bars = 0;
+  for (uint64_t begin, end, bits; bars < 6 && lines >> std::hex >> begin >> end >> bits; ++bars) {
+    if (begin == 0) continue;
+    const std::string line = fmt::format("{:08x}-{:08x} : vfio", begin, end);
+    EXPECT_NE(claimed.find(line), std::string::npos) << "BAR " << bars << ": " << line;
+  }
+  EXPECT_EQ(bars, 6);
 }
 
 }  // namespace

@@ -290,7 +290,9 @@ struct vfio_pci_hooks_next {
 
 /*
  * A region access behind the channel: handlers after it, then vfio-pci's default. At most 4096 bytes; ESHUTDOWN and
- * ECANCELED as above. ESTALE: the device was reset, and NEXT has not told it yet; nothing was written. IOVA_RW reads or writes guest memory, at most 64 KiB, EPERM unless the definition grants it.
+ * ECANCELED as above. ESTALE: the device was reset, and NEXT has not told it yet; nothing was written. IOVA_RW reads or
+ * writes guest memory, at most 64 KiB, EPERM unless the definition grants it; ETIMEDOUT: a page of it did not come within
+ * access_limit_ms.
  */
 #define VFIO_PCI_HOOKS_RW_WRITE		(1U << 0)
 struct vfio_pci_hooks_rw {
