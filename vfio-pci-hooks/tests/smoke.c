@@ -783,7 +783,8 @@ static void test_faults(const char *bdf)
 	w.misbehave = HANG_ON_ACCESS;
 	begin = now_ms();
 	peek(&c, 8);
-	CHECK(now_ms() - begin >= 290 && now_ms() - begin < 900);
+	/* Not before the limit of 300 ms, and not for ever; a busy host adds seconds. */
+	CHECK(now_ms() - begin >= 290 && now_ms() - begin < 10000);
 	CHECK(status_of(bdf).revoked == 1 && status_of(bdf).missed == 1);
 	CHECK(status_of(bdf).flags & VFIO_PCI_HOOKS_STATUS_INCOMPLETE);
 	w.misbehave = GOOD;
@@ -814,8 +815,9 @@ static void test_faults(const char *bdf)
 	client_open(&c, bdf);
 	usleep(320000);
 	begin = now_ms();
-	CHECK(pread(c.device, &value, 4, AT(BAR0, 8)) == -1 && errno == EIO);
-	CHECK(now_ms() - begin < 100);
+	for (int i = 0; i < 20; i++)
+		CHECK(pread(c.device, &value, 4, AT(BAR0, 8)) == -1 && errno == EIO);
+	CHECK(now_ms() - begin < 20 * 300 / 2);
 	CHECK(pread(c.device, &value, 4, AT(BAR0, PAGE)) == 4);
 	CHECK(!(status_of(bdf).flags & VFIO_PCI_HOOKS_STATUS_INCOMPLETE));
 	client_close(&c);
@@ -992,7 +994,8 @@ static void test_kill(const char *bdf)
 	begin = now_ms();
 	kill(pid, SIGKILL);
 	waitpid(pid, NULL, 0);
-	CHECK(now_ms() - begin < 1000);
+	/* The accesses that were left would have waited for 30 s. */
+	CHECK(now_ms() - begin < 10000);
 	w.misbehave = GOOD;
 	unbind_driver(bdf);
 	pthread_join(w.thread, NULL);
