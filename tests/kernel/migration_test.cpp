@@ -68,8 +68,12 @@ class MigrationTest : public HooksTest {
     ASSERT_TRUE(wait_served(definition.address));
   }
   void start_two() {
-    start(migratable(vfs_[0]));
-    define_and_bind(migratable(vfs_[1]));
+    const auto patient = [](Definition definition) {
+      definition.state_limit_ms = 5000;  // the worker of a busy host needs time for a MiB
+      return definition;
+    };
+    start(patient(migratable(vfs_[0])));
+    define_and_bind(patient(migratable(vfs_[1])));
     two_ = std::make_unique<Served>(*container_, vfs_[1]);
     ASSERT_TRUE(wait_served(vfs_[1]));
   }
