@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <charconv>
@@ -23,6 +24,7 @@ namespace {
 
 constexpr uint64_t kMaxFileBytes = uint64_t{256} << 20;
 constexpr std::string_view kSymbolStem = "hookline_plugin_v";
+constexpr uint64_t kMaxSymbolName = 64;  // with its NUL
 
 #if defined(__x86_64__)
 constexpr uint16_t kMachine = EM_X86_64;
@@ -103,7 +105,8 @@ struct Symbol {
   std::string name;
 };
 
-// The first defined data object whose name is that of a plugin of any ABI, ours preferred.
+// The first defined data object whose name is that of a plugin of any ABI, ours preferred. One table of symbols, as a file has
+// it, and short names only: how long this takes, the file does not decide.
 std::optional<Symbol> find_symbol(const Bytes& file, const Elf64_Ehdr& header) {
   std::optional<Symbol> found;
   for (uint16_t i = 0; i < header.e_shnum; ++i) {
@@ -115,13 +118,15 @@ std::optional<Symbol> find_symbol(const Bytes& file, const Elf64_Ehdr& header) {
       const auto entry = file.at<Elf64_Sym>(section->sh_offset + at);
       if (!entry) break;
       if (entry->st_shndx == SHN_UNDEF || ELF64_ST_TYPE(entry->st_info) != STT_OBJECT) continue;
-      const auto name = file.text(strings->sh_offset + entry->st_name, strings->sh_offset + strings->sh_size);
+      const uint64_t begin = strings->sh_offset + entry->st_name, end = strings->sh_offset + strings->sh_size;
+      const auto name = file.text(begin, std::min(end, begin + kMaxSymbolName));
       if (!name || name->substr(0, kSymbolStem.size()) != kSymbolStem) continue;
       if (*name == HOOKLINE_PLUGIN_SYMBOL) return Symbol{*entry, std::string(*name)};
       if (!found) found = Symbol{*entry, std::string(*name)};
     }
+    return found;
   }
-  return found;
+  return std::nullopt;
 }
 
 struct Feature {

@@ -93,6 +93,32 @@ TEST_F(PluginFileTest, DamagedHeadersAreReadWithinTheFile) {
   }
 }
 
+// Each table of symbols of a file with thousands of them could be as long as the file.
+TEST_F(PluginFileTest, RL4_OnlyTheFirstTableOfSymbolsIsSearched) {
+  std::string bytes = good_;
+  Elf64_Ehdr header;
+  std::memcpy(&header, bytes.data(), sizeof header);
+  Elf64_Shdr empty{};
+  empty.sh_type = SHT_DYNSYM;
+  std::memcpy(bytes.data() + header.e_shoff, &empty, sizeof empty);  // section 0 stands before all others
+  const std::string path = write(bytes);
+  const auto file = inspect_plugin_file(path);
+  ASSERT_FALSE(file);
+  EXPECT_THAT(file.error().text, HasSubstr("exports no hookline_plugin_v1"));
+}
+
+// Each name of a symbol could be as long as the file.
+TEST_F(PluginFileTest, RL4_ANameOfASymbolIsReadToItsLongestOnly) {
+  std::string bytes = good_;
+  const size_t name = bytes.find("hookline_plugin_v1");
+  ASSERT_NE(name, std::string::npos);
+  // The last text of its table would be read to the file's end if its NUL were missing.
+  for (size_t at = name + 18; at < name + 18 + 64 && at < bytes.size(); ++at) bytes[at] = 'x';
+  const auto file = inspect_plugin_file(write(bytes));
+  ASSERT_FALSE(file);
+  EXPECT_THAT(file.error().text, HasSubstr("exports no hookline_plugin_v1"));
+}
+
 TEST_F(PluginFileTest, AForeignMachinesFileIsRefusedByName) {
   std::string bytes = good_;
   const uint16_t machine = EM_S390;

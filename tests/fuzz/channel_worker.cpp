@@ -114,8 +114,8 @@ void answer(Actor& a, Worker& w, vfio_pci_hooks_slot& slot) {
   }
 }
 
-/// Until the session ends.
-void serve(Actor& a, Worker& w) {
+/// Until the session ends; false: nobody said so, its descriptor is another's or gone.
+bool serve(Actor& a, Worker& w) {
   vfio_pci_hooks_next next{};
   for (next.answered = VFIO_PCI_HOOKS_NO_SLOT; !w.stop;) {
     next.argsz = sizeof next;
@@ -126,20 +126,38 @@ void serve(Actor& a, Worker& w) {
     const int result = ioctl(w.session, VFIO_PCI_HOOKS_NEXT, &next) < 0 ? errno : 0;
     a.thread().since_ms = 0;
     if (answered && next.answered == VFIO_PCI_HOOKS_NO_SLOT) ++a.board().answers;
-    if (result == ESHUTDOWN || result == ECANCELED || result == EBADF) return;
+    if (result == ESHUTDOWN || result == ECANCELED) return true;
+    if (result == EBADF) return false;
     if (result == EINVAL)
       next.answered = VFIO_PCI_HOOKS_NO_SLOT;  // it was spoiled, cancelled, or another thread had it
     if (result != 0) continue;
     next.answered = VFIO_PCI_HOOKS_NO_SLOT;
     if (next.what != VFIO_PCI_HOOKS_NEXT_REQUEST) continue;
     auto* slots = reinterpret_cast<vfio_pci_hooks_slot*>(w.slots.load());
-    if (slots == nullptr) return;
+    if (slots == nullptr) return false;
     if (a.random.one_in(200)) std::this_thread::sleep_for(milliseconds(a.random.below(400)));  // late
     if (a.random.one_in(100)) continue;                                                        // never
     if (a.random.one_in(2000)) raise(SIGKILL);
     answer(a, w, slots[next.slot]);
     if (a.random.one_in(12)) spoil(a, slots[next.slot]);
     next.answered = next.slot;
+  }
+  return false;
+}
+
+/// RL3: a session that has ended reaches nothing any more, at the latest when whatever it was doing has
+/// ended, too.
+void expect_dead(Actor& a, int session) {
+  uint32_t value = 0;
+  vfio_pci_hooks_rw rw{};
+  rw.argsz = sizeof rw;
+  rw.offset = 8;
+  rw.length = sizeof value;
+  rw.data = reinterpret_cast<uintptr_t>(&value);
+  const uint64_t limit = now_ms() + 10000;
+  while (ioctl(session, VFIO_PCI_HOOKS_REGION_RW, &rw) == 0) {
+    if (now_ms() > limit) return violation(a.board(), "a session that has ended still reads registers");
+    std::this_thread::sleep_for(milliseconds(1));
   }
 }
 
@@ -165,7 +183,7 @@ void serve_forever(Actor a, Worker& w) {
     w.stream = map(open.fd, VFIO_PCI_HOOKS_STREAM_SIZE, VFIO_PCI_HOOKS_MMAP_STREAM);
     w.shadow = map(open.fd, w.shadow_bytes, VFIO_PCI_HOOKS_MMAP_SHADOW);
     w.session = open.fd;
-    serve(a, w);
+    if (serve(a, w)) expect_dead(a, w.session);
     keep(w, a, w.session.exchange(-1));
     // Mappings are left to the kernel now and then; a fixed number of them is enough.
     uint8_t* const slots = w.slots.exchange(nullptr);

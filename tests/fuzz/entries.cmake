@@ -23,6 +23,14 @@ hookline_add_fuzz_entry(config SEEDS ${seeds}/config ${CMAKE_CURRENT_SOURCE_DIR}
 hookline_add_fuzz_entry(plugin_file SEEDS ${seeds}/plugin-file OPTIONS -max_len=16384)
 hookline_add_fuzz_entry(plugin_object SEEDS ${seeds}/plugin-object)
 
+# Seeds that are no longer understood would leave the targets at their first refusal.
+hookline_add_test(fuzz_seeds_test SOURCES fuzz/seeds_test.cpp ${PROJECT_SOURCE_DIR}/plugins/nic-82576/nic_82576.cpp
+  ${PROJECT_SOURCE_DIR}/plugins/nic-82576/model/model.cpp ${PROJECT_SOURCE_DIR}/plugins/nic-82576/model/pf_82576.cpp
+  ${PROJECT_SOURCE_DIR}/plugins/nic-82576/model/vf_82576.cpp LIBS hookline_loader)
+target_compile_definitions(fuzz_seeds_test PRIVATE HOOKLINE_SEEDS="${CMAKE_CURRENT_SOURCE_DIR}/fuzz/seeds"
+  HOOKLINE_PLUGINS="${HOOKLINE_PLUGIN_DIR}")
+add_dependencies(fuzz_seeds_test nic-82576 trace)
+
 # The kernel's side: a program for the virtual machine.
 add_executable(channel_fuzz fuzz/channel_fuzz.cpp fuzz/channel_actor.cpp fuzz/channel_control.cpp fuzz/channel_vmm.cpp
   fuzz/channel_worker.cpp)
