@@ -143,7 +143,7 @@ void run_stream_cell(const std::string& vf, Event event, const Outcome& outcome)
   const Chain chain = *build_chain({*make_link(kPlugin)});
   const ControlDevice control = *ControlDevice::open();
   const vfio_pci_hooks_address address = parse_address(vf);
-  const auto defined = control.define({.address = address, .vendor = 0x8086, .device = kVfId, .state_limit_ms = 5000}, chain);
+  const auto defined = control.define({.address = address, .vendor = 0x8086, .device = kVfId, .state_limit_ms = 60000}, chain);
   ASSERT_TRUE(defined) << defined.error().text;
   ASSERT_TRUE(sysfs::bind(vf, "vfio-pci-hooks"));
   {

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <optional>
@@ -385,6 +386,12 @@ TEST_F(RaceTest, RL1_ResetsFromElsewhereMeetOpenAndClose) {
 
 // --------------------------------------------------------------------------------------------- with modules for tests
 
+// Built with the module, for the kernel that runs.
+std::string built(const std::string& module) {
+  const char* folder = std::getenv("HOOKLINE_MODULES");
+  return (folder ? folder : HOOKLINE_MODULES) + ("/" + module);
+}
+
 // Loaded as long as the object lives.
 class Module {
  public:
@@ -403,7 +410,7 @@ class Module {
 // The sample handlers want 8 bytes of page 0; behind the channel they guard them from the worker.
 TEST_F(RaceTest, RL3_NoWayLeadsAroundAHandlerBehindTheChannel) {
   constexpr uint32_t kGuarded = 0x40;
-  const Module sample(HOOKLINE_MODULES "/samples/vfio_pci_hooks_sample.ko", "vfio_pci_hooks_sample");
+  const Module sample(built("samples/vfio_pci_hooks_sample.ko"), "vfio_pci_hooks_sample");
   Definition definition = with_heart();
   definition.handlers = {VFIO_PCI_HOOKS_CHANNEL_NAME, "sample-a"};
   start(definition);
@@ -424,7 +431,7 @@ TEST_F(RaceTest, RL3_NoWayLeadsAroundAHandlerBehindTheChannel) {
 TEST_F(RaceTest, RL1_ADefinitionThatNoLongerFitsIsNotBound) {
   ASSERT_EQ(control_.define(with_heart()), 0);
   {
-    const Module shrunk(HOOKLINE_MODULES "/testing/shrink_bar.ko", "shrink_bar", "function=" + vf_ + " bar=0 size=2048");
+    const Module shrunk(built("testing/shrink_bar.ko"), "shrink_bar", "function=" + vf_ + " bar=0 size=2048");
     EXPECT_FALSE(sysfs::bind(vf_, "vfio-pci-hooks"));
     EXPECT_EQ(sysfs::driver_of(vf_), "");
   }
