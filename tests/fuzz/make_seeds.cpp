@@ -39,7 +39,9 @@ class Bar final : public testing::BarPort {
   SoftwareDevice& device_;
 };
 
-Bytes nic_state(bool with_driver) {
+enum class Driver { none, busy, with_all_filters };
+
+Bytes nic_state(Driver driver) {
   std::vector<Link> links;
   links.push_back(make_link(hookline_plugin_v1).value());
   Bytes memory(1 << 20);
@@ -50,10 +52,19 @@ Bytes nic_state(bool with_driver) {
       SoftwareDevice::create(hookline_model_v1, build_chain(std::move(links)).value(), std::move(options))
           .value();
   Bar bar(*device);
-  if (with_driver) {
+  if (driver != Driver::none) {
     auto nic = testing::VfDriver::init(bar, {std::span(memory).first(testing::VfDriver::kMemoryBytes), 0},
                                        {.mac = {2, 0, 0, 0, 0, 1}});
     nic.set_vlan(5, true);
+    if (driver == Driver::with_all_filters) {
+      for (uint16_t vlan = 1; vlan <= 32; ++vlan) nic.set_vlan(vlan, true);
+      for (uint32_t i = 0; i < 16; ++i) {
+        const uint32_t add_address[] = {2 | 2u << 16, 2 | i << 8, 0x100};
+        nic.request(add_address);
+      }
+      nic.set_max_frame(1400);
+      nic.set_multicast_promiscuous(true);
+    }
     const testing::MacAddress groups[] = {{1, 0, 0x5e, 0, 0, 1}};
     nic.set_multicast(groups);
     nic.send(Bytes(60, std::byte{1}), {.vlan = 5});
@@ -99,7 +110,8 @@ int main(int argc, char** argv) {
     return 2;
   }
   const std::string folder = argv[1];
-  put(folder + "/nic-state/reset", nic_state(false));
-  put(folder + "/nic-state/busy", nic_state(true));
+  put(folder + "/nic-state/reset", nic_state(Driver::none));
+  put(folder + "/nic-state/busy", nic_state(Driver::busy));
+  put(folder + "/nic-state/all-filters", nic_state(Driver::with_all_filters));
   put(folder + "/stream/every-kind", every_kind());
 }

@@ -32,8 +32,8 @@ struct Anybody final : StreamSink {
 };
 
 TEST(FuzzSeeds, StreamsAreComplete) {
-  for (const char* name :
-       {"stream/worked-example", "stream/every-kind", "nic-state/reset", "nic-state/busy"}) {
+  for (const char* name : {"stream/worked-example", "stream/every-kind", "nic-state/reset", "nic-state/busy",
+                           "nic-state/all-filters"}) {
     const std::string bytes = seed(name);
     Anybody sink;
     StreamReader reader(sink);
@@ -44,7 +44,7 @@ TEST(FuzzSeeds, StreamsAreComplete) {
 }
 
 TEST(FuzzSeeds, StatesAreLoaded) {
-  for (const char* name : {"nic-state/reset", "nic-state/busy"}) {
+  for (const char* name : {"nic-state/reset", "nic-state/busy", "nic-state/all-filters"}) {
     std::vector<Link> links;
     links.push_back(make_link(hookline_plugin_v1).value());
     std::vector<std::byte> memory(256 << 10);

@@ -155,7 +155,8 @@ void mutate_word(std::span<std::byte> field, Random& random) {
     field[random() % field.size()] = static_cast<std::byte>(random());
     return;
   }
-  std::byte* word = &field[random() % (field.size() / 4) * 4];
+  // Structures open with what says how to read the rest.
+  std::byte* word = &field[(random() % (field.size() / 4) >> random() % 8) * 4];
   const uint32_t now = load_le<uint32_t>(word);
   switch (random() % 4) {
     case 0:
@@ -173,8 +174,11 @@ void mutate_payload(Bytes& payload, Random& random, size_t room) {
   auto fields = fields_of(payload);
   if (fields.empty() || random() % 16 == 0)
     return mutate_bytes(payload, payload.size() + std::min<size_t>(room, 256));
+  // Half of the changes go where most of the bytes are.
+  const auto largest =
+      *std::max_element(fields.begin(), fields.end(), [](auto x, auto y) { return x.size() < y.size(); });
   for (auto rounds = 1 + random() % 4; rounds; --rounds)
-    mutate_word(fields[random() % fields.size()], random);
+    mutate_word(random() % 2 ? largest : fields[random() % fields.size()], random);
 }
 
 }  // namespace
