@@ -169,22 +169,21 @@ int vph_session_region_rw(struct vph_session *session, const struct vfio_pci_hoo
 
 struct vph_iova_access {
 	struct completion done;
-	struct vfio_device *core_vdev;
+	struct vph_device *hdev;
 	dma_addr_t iova;
 	void *data;
 	size_t length;
 	bool write;
 };
 
-/* The container takes accesses from the VMM and from threads without an mm. */
+/* The guest's memory is open to the VMM, and to threads without an mm. */
 static int vph_iova_thread(void *arg)
 {
 	struct vph_iova_access *access = arg;
 	int ret;
 
 	allow_kernel_signal(SIGKILL);
-	ret = vfio_dma_rw(access->core_vdev, access->iova, access->data, access->length,
-			  access->write);
+	ret = vph_iova_rw(access->hdev, access->iova, access->data, access->length, access->write);
 	complete(&access->done);
 	return ret;
 }
@@ -248,7 +247,7 @@ int vph_session_iova_rw(struct vph_session *session, const struct vfio_pci_hooks
 		atomic_inc(&session->iova_users);
 		vph_session_leave(session);
 
-		iova.core_vdev = &session->hdev->core.vdev;
+		iova.hdev = session->hdev;
 		ret = vph_iova_access(&iova, session->channel->def->access_limit_ms);
 		if (atomic_dec_and_test(&session->iova_users))
 			wake_up_all(&session->channel->vmm_wait);

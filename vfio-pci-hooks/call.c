@@ -108,7 +108,6 @@ static int vph_call(struct vph_call *call)
 
 /* -------------------------------------------------------------------- ioctls */
 
-#ifdef VPH_HAVE_GET_REGION_INFO_CAPS
 int vph_get_region_info_caps(struct vfio_device *core_vdev, struct vfio_region_info *info,
 			     struct vfio_info_cap *caps)
 {
@@ -118,7 +117,6 @@ int vph_get_region_info_caps(struct vfio_device *core_vdev, struct vfio_region_i
 		return vph_region_info(hdev, info, caps);
 	return vfio_pci_ioctl_get_region_info(core_vdev, info, caps);
 }
-#endif
 
 /* vfio-pci's answer goes straight to the VMM, so where it is not ours it is as a whole. */
 static long vph_get_region_info(struct vph_device *hdev, unsigned int cmd, void __user *arg)
@@ -246,11 +244,9 @@ int vph_device_feature(struct vfio_device *core_vdev, u32 flags, void __user *ar
 		.call.number = flags,
 	};
 
-#ifdef VFIO_DEVICE_FEATURE_DMA_BUF
 	/* A buffer over a BAR would be one more way around its traps. */
-	if (feature == VFIO_DEVICE_FEATURE_DMA_BUF && hdev->bars_trapped)
+	if (vph_is_dma_buf(feature) && hdev->bars_trapped)
 		return -EOPNOTSUPP;
-#endif
 	if (feature < ARRAY_SIZE(hdev->device_features))
 		call.links = hdev->device_features[feature];
 	return vph_call(&call);

@@ -15,6 +15,7 @@
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 
+#include "compat.h"
 #include "vfio_pci_hooks_priv.h"
 
 struct vph_data_file {
@@ -23,6 +24,7 @@ struct vph_data_file {
 	unsigned long epoch;
 	int ended;			/* errno; written once, without the lock */
 	bool final;			/* STOP_COPY has begun; written once, without the lock */
+	bool info_v2;			/* the VMM understands VFIO_PRECOPY_INFO_REINIT */
 
 	struct mutex lock;		/* all below */
 	struct vph_session *session;	/* the one that began the stream; referenced */
@@ -39,6 +41,7 @@ struct vph_data_file {
 	bool fill_is_initial;		/* what is in the buffer counts as initial bytes */
 	u64 initial_bytes;
 	u64 dirty_bytes;
+	bool reinit;			/* initial_bytes has grown, and nobody has been told */
 };
 
 static void vph_data_file_free(struct kref *kref)
@@ -109,6 +112,20 @@ static int vph_data_file_ask(struct vph_data_file *file, struct vph_request *req
 
 /* ------------------------------------------------------------------------ saving */
 
+/* Initial bytes only ever become fewer, unless the VMM can be told of a new beginning. */
+static void vph_save_count(struct vph_data_file *file, u64 initial, u64 dirty)
+{
+	lockdep_assert_held(&file->counts_lock);
+	if (initial > file->initial_bytes && !file->info_v2) {
+		dirty += initial - file->initial_bytes;
+		initial = file->initial_bytes;
+	}
+	if (initial > file->initial_bytes)
+		file->reinit = true;
+	file->initial_bytes = initial;
+	file->dirty_bytes = dirty;
+}
+
 static int vph_save_fill(struct vph_data_file *file)
 {
 	struct vph_request request = {
@@ -132,8 +149,7 @@ static int vph_save_fill(struct vph_data_file *file)
 	file->fill_is_initial = file->initial_bytes;
 	file->filled = request.answer_length;
 	file->drained = 0;
-	file->initial_bytes = request.initial_bytes;
-	file->dirty_bytes = request.dirty_bytes;
+	vph_save_count(file, request.initial_bytes, request.dirty_bytes);
 	spin_unlock(&file->counts_lock);
 	return 0;
 }
@@ -224,6 +240,9 @@ static long vph_precopy_ioctl(struct file *filp, unsigned int cmd, unsigned long
 
 	info.flags = 0;
 	spin_lock(&file->counts_lock);
+	if (file->reinit)
+		info.flags |= VFIO_PRECOPY_INFO_REINIT;
+	file->reinit = false;
 	unread = file->filled - file->drained;
 	info.initial_bytes = file->initial_bytes + (file->fill_is_initial ? unread : 0);
 	info.dirty_bytes = file->dirty_bytes + (file->fill_is_initial ? 0 : unread);
@@ -338,9 +357,10 @@ static const struct file_operations vph_load_fops = {
 	.release	= vph_data_file_release,
 };
 
-struct file *vph_data_file_create(struct vph_channel *ch, bool loading, bool precopy,
+struct file *vph_data_file_create(struct vph_device *hdev, bool loading, bool precopy,
 				  struct vph_data_file **fp)
 {
+	struct vph_channel *ch = hdev->channel;
 	struct vph_data_file *file;
 	struct file *filp;
 
@@ -362,6 +382,7 @@ struct file *vph_data_file_create(struct vph_channel *ch, bool loading, bool pre
 	vph_channel_get(ch);
 	file->channel = ch;
 	file->final = !precopy;
+	file->info_v2 = vph_precopy_info_v2(&hdev->core.vdev);
 	file->phase = precopy ? VFIO_PCI_HOOKS_PHASE_PRE_COPY : VFIO_PCI_HOOKS_PHASE_STOP_COPY;
 	mutex_lock(&ch->lock);
 	file->epoch = ch->epoch;

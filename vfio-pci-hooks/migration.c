@@ -77,7 +77,7 @@ static struct file *vph_begin_precopy(struct vph_device *hdev)
 				     "no migration: an access passed with no worker; the guest has to reset the device first\n");
 		return ERR_PTR(-ENODATA);
 	}
-	return vph_data_file_create(hdev->channel, false, true, &hdev->mig.saving);
+	return vph_data_file_create(hdev, false, true, &hdev->mig.saving);
 }
 
 static struct file *vph_end_resuming(struct vph_device *hdev)
@@ -122,7 +122,7 @@ static struct file *vph_step(struct vph_device *hdev, enum vfio_device_mig_state
 		return NULL;
 
 	case VPH_ARC(STOP, STOP_COPY):
-		return vph_data_file_create(hdev->channel, false, false, &mig->saving);
+		return vph_data_file_create(hdev, false, false, &mig->saving);
 
 	case VPH_ARC(PRE_COPY, RUNNING):
 	case VPH_ARC(PRE_COPY_P2P, RUNNING_P2P):
@@ -131,7 +131,7 @@ static struct file *vph_step(struct vph_device *hdev, enum vfio_device_mig_state
 		return NULL;
 
 	case VPH_ARC(STOP, RESUMING):
-		return vph_data_file_create(hdev->channel, true, false, &mig->loading);
+		return vph_data_file_create(hdev, true, false, &mig->loading);
 
 	case VPH_ARC(RESUMING, STOP):
 		return vph_end_resuming(hdev);

@@ -107,6 +107,7 @@ static int vph_open_device(struct vfio_device *core_vdev)
 	mutex_unlock(&hdev->open_lock);
 
 	vfio_pci_core_finish_enable(&hdev->core);
+	atomic_set(&hdev->logging, false);
 	vph_migration_open(hdev);
 	if (hdev->channel)
 		vph_channel_open(hdev->channel, hdev);
@@ -158,14 +159,16 @@ static void vph_release_dev(struct vfio_device *core_vdev)
 
 static const struct vfio_device_ops vph_plain_ops = {
 	VPH_OPS_COMMON
+	.bind_iommufd	= vfio_iommufd_physical_bind,
+	.unbind_iommufd	= vfio_iommufd_physical_unbind,
+	.attach_ioas	= vfio_iommufd_physical_attach_ioas,
+	.detach_ioas	= vfio_iommufd_physical_detach_ioas,
 	.init		= vfio_pci_core_init_dev,
 	.release	= vfio_pci_core_release_dev,
 	.open_device	= vph_plain_open_device,
 	.close_device	= vfio_pci_core_close_device,
 	.ioctl		= vfio_pci_core_ioctl,
-#ifdef VPH_HAVE_GET_REGION_INFO_CAPS
-	.get_region_info_caps = vfio_pci_ioctl_get_region_info,
-#endif
+	VPH_OPS_REGION_INFO(vfio_pci_ioctl_get_region_info)
 	.device_feature = vfio_pci_core_ioctl_feature,
 	.read		= vfio_pci_core_read,
 	.write		= vfio_pci_core_write,
@@ -174,14 +177,16 @@ static const struct vfio_device_ops vph_plain_ops = {
 
 static const struct vfio_device_ops vph_ops = {
 	VPH_OPS_COMMON
+	.bind_iommufd	= vph_bind_iommufd,
+	.unbind_iommufd	= vph_unbind_iommufd,
+	.attach_ioas	= vph_attach_ioas,
+	.detach_ioas	= vph_detach_ioas,
 	.init		= vph_init_dev,
 	.release	= vph_release_dev,
 	.open_device	= vph_open_device,
 	.close_device	= vph_close_device,
 	.ioctl		= vph_ioctl,
-#ifdef VPH_HAVE_GET_REGION_INFO_CAPS
-	.get_region_info_caps = vph_get_region_info_caps,
-#endif
+	VPH_OPS_REGION_INFO(vph_get_region_info_caps)
 	.device_feature = vph_device_feature,
 	.read		= vph_read,
 	.write		= vph_write,
@@ -209,6 +214,8 @@ static int vph_set_up(struct vph_device *hdev)
 		hdev->core.vdev.migration_flags = VFIO_MIGRATION_STOP_COPY |
 						  VFIO_MIGRATION_P2P |
 						  VFIO_MIGRATION_PRE_COPY;
+		if (VPH_CAN_REPORT_DMA)
+			hdev->core.vdev.log_ops = &vph_log_ops;
 	}
 	return vph_chain_init(hdev);
 }
@@ -233,6 +240,7 @@ static int vph_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	}
 
 	dev_set_drvdata(&pdev->dev, &hdev->core);
+	vph_set_pci_ops(&hdev->core);
 	if (def) {
 		hdev->def = def;
 		ret = vph_set_up(hdev);
@@ -362,5 +370,6 @@ static void __exit vph_exit(void)
 module_exit(vph_exit);
 
 MODULE_LICENSE("GPL");
+VPH_IMPORT_NS("IOMMUFD");
 MODULE_AUTHOR("The Hookline authors");
 MODULE_DESCRIPTION("VFIO PCI driver with a chain of handlers and migration by a userspace worker");

@@ -148,6 +148,9 @@ struct vph_device {
 	struct mutex open_lock;		/* open; reset program and reset callbacks */
 	bool open;			/* may be read without the lock for a hint */
 	atomic64_t resets;
+	atomic_t logging;
+	struct iommufd_access *access;	/* dev_set->lock; constant while the device is open */
+	bool access_attached;		/* dev_set->lock */
 };
 
 static inline struct vph_device *vph_device(struct vfio_device *core_vdev)
@@ -206,10 +209,8 @@ int vph_bar_unit(struct vph_device *hdev, unsigned int bar, u64 offset, unsigned
 
 long vph_ioctl(struct vfio_device *core_vdev, unsigned int cmd, unsigned long arg);
 int vph_device_feature(struct vfio_device *core_vdev, u32 flags, void __user *arg, size_t argsz);
-#ifdef VPH_HAVE_GET_REGION_INFO_CAPS
 int vph_get_region_info_caps(struct vfio_device *core_vdev, struct vfio_region_info *info,
 			     struct vfio_info_cap *caps);
-#endif
 
 /* An ioctl or device feature on its way through the chain. */
 struct vph_call {
@@ -384,6 +385,30 @@ int vph_session_mmap(struct file *filp, struct vm_area_struct *vma);
 int vph_session_region_rw(struct vph_session *session, const struct vfio_pci_hooks_rw *rw);
 int vph_session_iova_rw(struct vph_session *session, const struct vfio_pci_hooks_rw *rw);
 
+/* ------------------------------------------------------------- iommufd.c */
+
+#if IS_ENABLED(CONFIG_IOMMUFD)
+int vph_bind_iommufd(struct vfio_device *core_vdev, struct iommufd_ctx *ictx, u32 *out_device_id);
+void vph_unbind_iommufd(struct vfio_device *core_vdev);
+int vph_attach_ioas(struct vfio_device *core_vdev, u32 *pt_id);
+void vph_detach_ioas(struct vfio_device *core_vdev);
+int vph_iova_rw(struct vph_device *hdev, dma_addr_t iova, void *data, size_t length, bool write);
+#else
+#define vph_bind_iommufd	vfio_iommufd_physical_bind
+#define vph_unbind_iommufd	vfio_iommufd_physical_unbind
+#define vph_attach_ioas		vfio_iommufd_physical_attach_ioas
+#define vph_detach_ioas		vfio_iommufd_physical_detach_ioas
+static inline int vph_iova_rw(struct vph_device *hdev, dma_addr_t iova, void *data, size_t length,
+			      bool write)
+{
+	return vfio_dma_rw(&hdev->core.vdev, iova, data, length, write);
+}
+#endif
+
+/* ----------------------------------------------------------- dirty_log.c */
+
+extern const struct vfio_log_ops vph_log_ops;
+
 /* ------------------------------------------------ migration.c, data_file.c */
 
 extern const struct vfio_migration_ops vph_migration_ops;
@@ -397,7 +422,7 @@ int vph_migration_start_once(struct vph_device *hdev, struct vph_program *progra
 void vph_migration_saved(struct vph_device *hdev, u32 *value);
 void vph_migration_scrub(struct vph_device *hdev, const struct vph_data_file *file);
 
-struct file *vph_data_file_create(struct vph_channel *ch, bool loading, bool precopy,
+struct file *vph_data_file_create(struct vph_device *hdev, bool loading, bool precopy,
 				  struct vph_data_file **fp);
 void vph_data_file_final(struct vph_data_file *file);
 void vph_data_file_end(struct vph_data_file *file, int error);

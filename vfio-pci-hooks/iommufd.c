@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * IOMMUFD, for a device whose definition grants its worker the guest's memory.
+ * vfio_dma_rw() refuses physical devices there, so this has an access object of its
+ * own, which follows the device from address space to address space.
+ */
+#include <linux/iommufd.h>
+
+#include "vfio_pci_hooks_priv.h"
+
+/* Nothing is ever pinned, so there is nothing to give back. */
+static void vph_access_unmap(void *data, unsigned long iova, unsigned long length)
+{
+}
+
+static const struct iommufd_access_ops vph_access_ops = {
+	.unmap = vph_access_unmap,
+};
+
+int vph_bind_iommufd(struct vfio_device *core_vdev, struct iommufd_ctx *ictx, u32 *out_device_id)
+{
+	struct vph_device *hdev = vph_device(core_vdev);
+	struct iommufd_access *access;
+	u32 id;
+	int ret;
+
+	ret = vfio_iommufd_physical_bind(core_vdev, ictx, out_device_id);
+	if (ret || hdev->def->guest_memory == VFIO_PCI_HOOKS_MEMORY_NONE)
+		return ret;
+
+	access = iommufd_access_create(ictx, &vph_access_ops, hdev, &id);
+	if (IS_ERR(access)) {
+		vfio_iommufd_physical_unbind(core_vdev);
+		return PTR_ERR(access);
+	}
+	hdev->access = access;
+	return 0;
+}
+
+void vph_unbind_iommufd(struct vfio_device *core_vdev)
+{
+	struct vph_device *hdev = vph_device(core_vdev);
+
+	/* The device is closed, and so no worker is on its way to the memory. */
+	if (hdev->access)
+		iommufd_access_destroy(hdev->access);
+	hdev->access = NULL;
+	hdev->access_attached = false;
+	vfio_iommufd_physical_unbind(core_vdev);
+}
+
+static void vph_access_detach(struct vph_device *hdev)
+{
+	if (hdev->access_attached)
+		iommufd_access_detach(hdev->access);
+	hdev->access_attached = false;
+}
+
+int vph_attach_ioas(struct vfio_device *core_vdev, u32 *pt_id)
+{
+	struct vph_device *hdev = vph_device(core_vdev);
+	u32 ioas_id = *pt_id;
+	int ret;
+
+	ret = vfio_iommufd_physical_attach_ioas(core_vdev, pt_id);
+	if (ret || !hdev->access)
+		return ret;
+
+	vph_access_detach(hdev);
+	ret = iommufd_access_attach(hdev->access, ioas_id);
+	hdev->access_attached = !ret;
+	/* Which address space is behind a page table of the VMM's own, IOMMUFD tells nobody. */
+	if (ret)
+		pci_notice_ratelimited(hdev->core.pdev,
+				       "no guest memory for the worker: the VMM attached no address space but a page table\n");
+	return 0;
+}
+
+void vph_detach_ioas(struct vfio_device *core_vdev)
+{
+	vph_access_detach(vph_device(core_vdev));
+	vfio_iommufd_physical_detach_ioas(core_vdev);
+}
+
+int vph_iova_rw(struct vph_device *hdev, dma_addr_t iova, void *data, size_t length, bool write)
+{
+	if (!hdev->access)
+		return vfio_dma_rw(&hdev->core.vdev, iova, data, length, write);
+	return iommufd_access_rw(hdev->access, iova, data, length,
+				 IOMMUFD_ACCESS_RW_KTHREAD |
+				 (write ? IOMMUFD_ACCESS_RW_WRITE : IOMMUFD_ACCESS_RW_READ));
+}
