@@ -3,8 +3,6 @@
 
 #include <unistd.h>
 
-#include <algorithm>
-#include <cstdlib>
 #include <filesystem>
 #include <stdexcept>
 
@@ -15,18 +13,14 @@ namespace {
 
 using namespace std::chrono_literals;
 
-// Long enough for a worker on a busy emulated machine, short enough to be waited for in half of the cells. How many times
-// slower a kernel that checks itself is, HOOKLINE_SLOWNESS says.
-uint32_t limit_ms() {
-  const char* slowness = std::getenv("HOOKLINE_SLOWNESS");
-  return 400 * static_cast<uint32_t>(slowness ? std::max(1, std::atoi(slowness)) : 1);
-}
+// Long enough for a worker on a busy emulated machine, short enough to be waited for in half of the cells.
+constexpr uint32_t kLimitMs = 400;
 
 Definition fault_definition(const std::string& address, uint16_t device_id) {
   constexpr uint32_t heart = kHeart;
   Definition definition = migratable(address);
   definition.device = device_id;
-  definition.access_limit_ms = definition.state_limit_ms = limit_ms();
+  definition.access_limit_ms = definition.state_limit_ms = kLimitMs;
   definition.max_state = kMaxState;
   definition.stop = {{VFIO_PCI_HOOKS_STEP_SAVE, 0, 4, 0, heart, 0, 0, 0}, {VFIO_PCI_HOOKS_STEP_MODIFY, 0, 4, 0, heart, 0xff, 0, 0}};
   definition.start = {{VFIO_PCI_HOOKS_STEP_RESTORE, 0, 4, 0, heart, 0, 0, 0}};

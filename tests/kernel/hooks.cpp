@@ -20,6 +20,8 @@
 #include <thread>
 #include <utility>
 
+#include "tests/support/sysfs.hpp"
+
 namespace hookline::kernel_test {
 namespace {
 
@@ -249,6 +251,7 @@ class Server {
     const uint64_t length = std::min<uint64_t>(end - std::min(end, saved_), board_.save_at_once);
     for (uint64_t i = 0; i < length; ++i) session_.stream[i] = pattern(saved_ + i);
     saved_ += length;
+    slot.initial_bytes = board_.initial_bytes;
     slot.answer_length = static_cast<uint32_t>(length);
     if (saved_ >= end) slot.answer_flags = VFIO_PCI_HOOKS_ANSWER_END;
   }
@@ -285,6 +288,18 @@ vfio_pci_hooks_address parse_address(const std::string& address) {
   return {domain, static_cast<uint8_t>(bus), static_cast<uint8_t>(slot << 3 | function), 0};
 }
 
+namespace {
+
+// What the module accepts.
+constexpr uint32_t kMostAccessLimitMs = 10000, kMostStateLimitMs = 600000;
+
+// A limit that makes no sense stays what it is.
+uint32_t slowed(uint32_t limit, uint32_t most) {
+  return limit > most ? limit : std::min(limit * sysfs::slowness(), most);
+}
+
+}  // namespace
+
 Control::Control() : fd_(::open(kControl, O_RDWR | O_CLOEXEC)) {
   if (fd_ < 0) raise(kControl);
 }
@@ -301,8 +316,8 @@ int Control::define(const Definition& definition) const {
   define.vendor = definition.vendor;
   define.device = definition.device;
   define.guest_memory = definition.guest_memory;
-  define.access_limit_ms = definition.access_limit_ms;
-  define.state_limit_ms = definition.state_limit_ms;
+  define.access_limit_ms = slowed(definition.access_limit_ms, kMostAccessLimitMs);
+  define.state_limit_ms = slowed(definition.state_limit_ms, kMostStateLimitMs);
   define.shadow_size = definition.shadow_size;
   define.ioctls = definition.ioctls;
   define.device_features = definition.device_features;

@@ -25,7 +25,7 @@ struct Definition {
   uint32_t flags = 0;  ///< VFIO_PCI_HOOKS_DEFINE_*
   uint16_t vendor = 0x8086, device = 0x10ca;
   uint32_t guest_memory = VFIO_PCI_HOOKS_MEMORY_NONE;
-  uint32_t access_limit_ms = 200, state_limit_ms = 200;
+  uint32_t access_limit_ms = 200, state_limit_ms = 200;  ///< times slowness(), where that is still allowed
   uint32_t shadow_size = 4096;
   uint64_t max_state = 16 << 20;
   uint32_t ioctls = 0, device_features = 0;  ///< that the worker wants
@@ -70,6 +70,7 @@ struct Board {
   std::atomic<uint32_t> state_bytes{100000}, pre_copy_bytes{kPreCopyBytes};
   std::atomic<uint32_t> save_at_once{VFIO_PCI_HOOKS_STREAM_SIZE};  ///< bytes of one answer at most
   std::atomic<Lie> lie{Lie::none};
+  std::atomic<uint64_t> initial_bytes{0};  ///< that are left, says each answer to a request to save
   std::atomic<int32_t> save_error{0}, load_error{0};  ///< -errno
   std::atomic<uint32_t> die_at{0}, hang_at{0};         ///< VFIO_PCI_HOOKS_REQ_*; a hanging worker stops itself
   std::atomic<uint64_t> probe_iova{0};                 ///< not 0: each trapped read first tries guest memory there

@@ -3,6 +3,7 @@
 // The migration protocol on a real kernel: every pair of states, streams in every cut, sizes, refusals, resets.
 #include <unistd.h>
 
+#include <filesystem>
 #include <fstream>
 #include <sstream>
 
@@ -240,6 +241,15 @@ TEST_F(MigrationTest, MP5_Sizes) {
   EXPECT_GE(one_->guest.device.data_size().value(), bytes - kPreCopyBytes);
   ASSERT_TRUE(one_->guest.device.set_state(kStopCopy));
   EXPECT_EQ(vfio::precopy_info(*out).error().code, EINVAL);
+}
+
+// vfio.ko can take START without being able to REPORT, and then a VMM that trusts START migrates to its death.
+TEST_F(MigrationTest, MP5_DmaLoggingWhereTheKernelCanReport) {
+  start(migratable(vf_));
+  const bool can_report = std::filesystem::exists("/dev/iommu");
+  const auto probed = one_->guest.device.feature(
+      VFIO_DEVICE_FEATURE_PROBE | VFIO_DEVICE_FEATURE_SET | VFIO_DEVICE_FEATURE_DMA_LOGGING_START, {});
+  EXPECT_EQ(probed ? 0 : probed.error().code, can_report ? 0 : ENOTTY);
 }
 
 TEST_F(MigrationTest, MP5_StreamLongerThanDefinedEnds) {

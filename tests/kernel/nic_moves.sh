@@ -2,15 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # Inside the virtual machine: many moves with the shipped plugin, and then everything goes away again without a trace.
-# Usage: nic_moves.sh SOURCES BUILD MOVES
+# Usage: nic_moves.sh SOURCES BUILD MODULE MOVES
 set -euo pipefail
 
-sources=$1 build=$2 moves=$3
+sources=$1 build=$2 module=$3 moves=$4
 read -ra vfs <<<"$HOOKLINE_VM_VFS"
 hookline=$build/userspace-loader/hookline
 pf=/sys/bus/pci/devices/$HOOKLINE_VM_PFS/driver
 
-insmod "$build/vfio-pci-hooks/vfio-pci-hooks.ko"
+insmod "$module"
 "$hookline" apply "$sources/configs/demo.yaml"
 move() {
 	"$build/tests/kernel/nic_moves" "$1" "${vfs[0]}" "${vfs[1]}" || { tail -n 40 /run/hookline/*.log >&2; exit 1; }

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
@@ -79,8 +80,13 @@ Result<void> write(const std::string& path, std::string_view text) {
 std::vector<std::string> test_vfs() { return words_of("HOOKLINE_VM_VFS"); }
 std::vector<std::string> test_pfs() { return words_of("HOOKLINE_VM_PFS"); }
 
+unsigned slowness() {
+  const char* text = std::getenv("HOOKLINE_SLOWNESS");
+  return text == nullptr ? 1 : std::max(1, std::atoi(text));
+}
+
 bool wait_until(const std::function<bool()>& condition, std::chrono::milliseconds limit) {
-  const auto end = std::chrono::steady_clock::now() + limit;
+  const auto end = std::chrono::steady_clock::now() + limit * slowness();
   while (!condition()) {
     if (std::chrono::steady_clock::now() > end) return false;
     std::this_thread::sleep_for(std::chrono::milliseconds(5));

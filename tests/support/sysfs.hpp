@@ -30,7 +30,9 @@ Result<void> write(const std::string& path, std::string_view text);
 std::vector<std::string> test_vfs();
 std::vector<std::string> test_pfs();
 
-/// True as soon as the condition holds, false if it does not within the time.
+/// How much longer everything may take on this kernel: HOOKLINE_SLOWNESS, or 1.
+unsigned slowness();
+/// True as soon as the condition holds, false if it does not within the time (times slowness()).
 bool wait_until(const std::function<bool()>& condition, std::chrono::milliseconds limit);
 
 }  // namespace hookline::sysfs

@@ -2,12 +2,14 @@
 #include "tests/support/vfio_device.hpp"
 
 #include <fcntl.h>
+#include <linux/iommufd.h>
 #include <linux/pci_regs.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 
@@ -62,13 +64,32 @@ Mapping::~Mapping() {
 }
 
 Result<Container> Container::create() {
+  if (const char* backend = std::getenv("HOOKLINE_VFIO"); backend != nullptr && std::strcmp(backend, "iommufd") == 0) {
+    Descriptor iommu(::open("/dev/iommu", O_RDWR | O_CLOEXEC));
+    if (!iommu) return failed("open /dev/iommu");
+    iommu_ioas_alloc alloc{};
+    alloc.size = sizeof alloc;
+    if (::ioctl(iommu.get(), IOMMU_IOAS_ALLOC, &alloc) != 0) return failed("IOMMU_IOAS_ALLOC");
+    return Container(std::move(iommu), alloc.out_ioas_id);
+  }
   Descriptor fd(::open("/dev/vfio/vfio", O_RDWR | O_CLOEXEC));
   if (!fd) return failed("open /dev/vfio/vfio");
   if (::ioctl(fd.get(), VFIO_GET_API_VERSION) != VFIO_API_VERSION) return fail(EPROTO, "unknown VFIO version");
-  return Container(std::move(fd));
+  return Container(std::move(fd), std::nullopt);
 }
 
 Result<void> Container::map_dma(uint64_t iova, std::span<std::byte> memory) const {
+  if (ioas_) {
+    iommu_ioas_map map{};
+    map.size = sizeof map;
+    map.flags = IOMMU_IOAS_MAP_FIXED_IOVA | IOMMU_IOAS_MAP_READABLE | IOMMU_IOAS_MAP_WRITEABLE;
+    map.ioas_id = *ioas_;
+    map.user_va = reinterpret_cast<uintptr_t>(memory.data());
+    map.length = memory.size();
+    map.iova = iova;
+    if (::ioctl(fd(), IOMMU_IOAS_MAP, &map) != 0) return failed("IOMMU_IOAS_MAP");
+    return {};
+  }
   vfio_iommu_type1_dma_map map{};
   map.argsz = sizeof map;
   map.flags = VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE;
@@ -80,6 +101,15 @@ Result<void> Container::map_dma(uint64_t iova, std::span<std::byte> memory) cons
 }
 
 Result<void> Container::unmap_dma(uint64_t iova, uint64_t size) const {
+  if (ioas_) {
+    iommu_ioas_unmap unmap{};
+    unmap.size = sizeof unmap;
+    unmap.ioas_id = *ioas_;
+    unmap.iova = iova;
+    unmap.length = size;
+    if (::ioctl(fd(), IOMMU_IOAS_UNMAP, &unmap) != 0) return failed("IOMMU_IOAS_UNMAP");
+    return {};
+  }
   vfio_iommu_type1_dma_unmap unmap{};
   unmap.argsz = sizeof unmap;
   unmap.iova = iova;
@@ -100,7 +130,35 @@ std::string state_name(uint32_t state) {
   return state < std::size(names) ? names[state] : fmt::format("state {}", state);
 }
 
+namespace {
+
+Result<Descriptor> open_character_device(const Container& container, const std::string& address) {
+  std::error_code error;
+  const std::filesystem::directory_iterator folder("/sys/bus/pci/devices/" + address + "/vfio-dev", error);
+  if (error) return fail(error.value(), fmt::format("{}: no VFIO device: {}", address, error.message()));
+  const std::string path = "/dev/vfio/devices/" + folder->path().filename().string();
+  Descriptor device(::open(path.c_str(), O_RDWR | O_CLOEXEC));
+  if (!device) return failed("open " + path);
+  vfio_device_bind_iommufd bind{};
+  bind.argsz = sizeof bind;
+  bind.iommufd = container.fd();
+  if (::ioctl(device.get(), VFIO_DEVICE_BIND_IOMMUFD, &bind) != 0) return failed("VFIO_DEVICE_BIND_IOMMUFD " + address);
+  vfio_device_attach_iommufd_pt attach{};
+  attach.argsz = sizeof attach;
+  attach.pt_id = *container.ioas();
+  if (::ioctl(device.get(), VFIO_DEVICE_ATTACH_IOMMUFD_PT, &attach) != 0)
+    return failed("VFIO_DEVICE_ATTACH_IOMMUFD_PT " + address);
+  return device;
+}
+
+}  // namespace
+
 Result<Device> Device::open(const Container& container, const std::string& address) {
+  if (container.ioas()) {
+    auto device = open_character_device(container, address);
+    if (!device) return fail(device.error());
+    return Device(address, Descriptor(), std::move(*device));
+  }
   const std::string link = "/sys/bus/pci/devices/" + address + "/iommu_group";
   std::error_code error;
   const auto target = std::filesystem::read_symlink(link, error);
@@ -247,7 +305,7 @@ Result<void> Device::hot_reset() const {
   alignas(vfio_pci_hot_reset) std::byte space[sizeof(vfio_pci_hot_reset) + sizeof(int32_t)] = {};
   auto* reset = new (space) vfio_pci_hot_reset{};
   reset->argsz = sizeof space;
-  reset->count = 1;
+  reset->count = group_ ? 1 : 0;  // none: what is allowed follows from the device's own IOMMUFD
   const int32_t group = group_.get();
   std::memcpy(space + sizeof *reset, &group, sizeof group);
   if (::ioctl(fd(), VFIO_DEVICE_PCI_HOT_RESET, space) != 0) return failed("VFIO_DEVICE_PCI_HOT_RESET " + address_);

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // A plain VFIO client: <linux/vfio.h> with a type1 container and groups, as every VMM uses it, and nothing of Hookline.
-// It is what stands in for the VMM in tests and in the demo.
+// It is what stands in for the VMM in tests and in the demo. With HOOKLINE_VFIO=iommufd in the environment it goes by the
+// devices' own character devices and IOMMUFD instead.
 //
 // Thread rule: one thread per object. Errors: Result with the kernel's errno and the call that failed. Lifetime: a Device
 // keeps its group open; a Container must outlive nothing, the kernel keeps what is in use.
@@ -88,11 +89,15 @@ class Container {
 
   Result<void> map_dma(uint64_t iova, std::span<std::byte> memory) const;
   Result<void> unmap_dma(uint64_t iova, uint64_t size) const;
+  /// Of /dev/vfio/vfio or /dev/iommu.
   int fd() const { return fd_.get(); }
+  /// Of the address space in IOMMUFD; nothing: a type1 container.
+  std::optional<uint32_t> ioas() const { return ioas_; }
 
  private:
-  explicit Container(Descriptor fd) : fd_(std::move(fd)) {}
+  Container(Descriptor fd, std::optional<uint32_t> ioas) : fd_(std::move(fd)), ioas_(ioas) {}
   Descriptor fd_;
+  std::optional<uint32_t> ioas_;
 };
 
 struct Area {
@@ -125,7 +130,7 @@ std::string state_name(uint32_t state);
 
 class Device {
  public:
-  /// Opens the group of the device, adds it to the container and opens the device, which has to be bound to a VFIO driver.
+  /// Opens the device, which has to be bound to a VFIO driver, and puts it (or its group) into the container.
   static Result<Device> open(const Container& container, const std::string& address);
 
   int fd() const { return device_.get(); }
