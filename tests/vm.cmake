@@ -7,6 +7,8 @@ set(HOOKLINE_KERNEL_DIRECTORY_debian vfio-pci-hooks)
 set(HOOKLINE_KERNEL_SLOWNESS_debian 1)
 set(HOOKLINE_KERNEL_DIRECTORY_7.2 vfio-pci-hooks-7.2)
 set(HOOKLINE_KERNEL_SLOWNESS_7.2 1)
+set(HOOKLINE_KERNEL_DIRECTORY_debug vfio-pci-hooks-debug)
+set(HOOKLINE_KERNEL_SLOWNESS_debug 4)
 
 # The kernel module, built for one of them, from a copy: the source tree stays clean.
 # Not part of "all", for it needs tests/prerequisites kernels.
@@ -19,7 +21,8 @@ function(hookline_add_kernel_module kernel)
   hookline_vm_name(vm_module ${kernel} fixture)
   add_test(NAME ${fixture}
     COMMAND ${CMAKE_COMMAND} --build ${CMAKE_BINARY_DIR} --target ${target})
-  set_tests_properties(${fixture} PROPERTIES LABELS vm FIXTURES_SETUP ${fixture} TIMEOUT 600)
+  # The kernel itself may have to be built first.
+  set_tests_properties(${fixture} PROPERTIES LABELS vm FIXTURES_SETUP ${fixture} TIMEOUT 3600)
 endfunction()
 
 # NAME for Debian's kernel, NAME_7_2 and so on for others.
@@ -33,15 +36,17 @@ endfunction()
 
 hookline_add_kernel_module(debian)
 hookline_add_kernel_module(7.2)
+hookline_add_kernel_module(debug)
+set_tests_properties(vm_module_debug PROPERTIES LABELS "vm;full")
 set(HOOKLINE_KERNEL_MODULE_DIR ${CMAKE_BINARY_DIR}/${HOOKLINE_KERNEL_DIRECTORY_debian})
 set(HOOKLINE_KERNEL_MODULE ${HOOKLINE_KERNEL_MODULE_DIR}/vfio-pci-hooks.ko)
 
 # hookline_add_vm_command(NAME COMMAND argument... [KERNELS name...] [OPTIONS option...] [ENVIRONMENT name=value...]
-#                         [FIXTURES name...] [TIMEOUT seconds])
+#                         [FIXTURES name...] [TIMEOUT seconds] [FULL])
 # Runs the command in a virtual machine, once for each kernel (default: debian). In the arguments, @MODULES@ is the folder of
-# the kernel module, and @TIMEOUT@ what TIMEOUT (default: 300) comes to on this kernel. OPTIONS go to tests/vm/run.
+# the kernel module, and @TIMEOUT@ what TIMEOUT (default: 300) comes to on this kernel. OPTIONS go to tests/vm/run. FULL: in ./check --full only.
 function(hookline_add_vm_command name)
-  cmake_parse_arguments(ARG "" "TIMEOUT" "COMMAND;KERNELS;OPTIONS;ENVIRONMENT;FIXTURES" ${ARGN})
+  cmake_parse_arguments(ARG "FULL" "TIMEOUT" "COMMAND;KERNELS;OPTIONS;ENVIRONMENT;FIXTURES" ${ARGN})
   if(NOT ARG_TIMEOUT)
     set(ARG_TIMEOUT 300)
   endif()
@@ -51,6 +56,10 @@ function(hookline_add_vm_command name)
   foreach(kernel IN LISTS ARG_KERNELS)
     hookline_vm_name(${name} ${kernel} test)
     hookline_vm_name(vm_module ${kernel} fixture)
+    set(labels vm)
+    if(ARG_FULL)
+      list(APPEND labels full)
+    endif()
     set(slowness ${HOOKLINE_KERNEL_SLOWNESS_${kernel}})
     math(EXPR timeout "${ARG_TIMEOUT} * ${slowness}")
     math(EXPR limit "${timeout} + 240")
@@ -67,7 +76,7 @@ function(hookline_add_vm_command name)
         --results ${CMAKE_BINARY_DIR}/vm-results/${test} ${options} -- ${command})
     # The machine has two processors of its own, and a slow host is what limits see.
     set_tests_properties(${test} PROPERTIES
-      LABELS vm FIXTURES_REQUIRED "${fixture};${ARG_FIXTURES}" RESOURCE_LOCK virtual_machine PROCESSORS 2 TIMEOUT ${limit}
+      LABELS "${labels}" FIXTURES_REQUIRED "${fixture};${ARG_FIXTURES}" RESOURCE_LOCK virtual_machine PROCESSORS 2 TIMEOUT ${limit}
       ENVIRONMENT "HOOKLINE_SLOWNESS=${slowness};HOOKLINE_MODULES=${modules};${ARG_ENVIRONMENT}")
   endforeach()
 endfunction()
@@ -76,12 +85,16 @@ endfunction()
 # Boots once, loads the module and runs the GoogleTest binaries one after the other, each within its limit; the module has
 # to unload afterwards. A boot takes longer than most tests: put what can share one together.
 function(hookline_add_vm_test name)
-  cmake_parse_arguments(ARG "" "TIMEOUT" "BINARIES;KERNELS;OPTIONS;ENVIRONMENT" ${ARGN})
+  cmake_parse_arguments(ARG "FULL" "TIMEOUT" "BINARIES;KERNELS;OPTIONS;ENVIRONMENT" ${ARGN})
   set(files "")
   foreach(binary IN LISTS ARG_BINARIES)
     list(APPEND files $<TARGET_FILE:${binary}>)
   endforeach()
-  hookline_add_vm_command(${name} KERNELS ${ARG_KERNELS} OPTIONS ${ARG_OPTIONS} ENVIRONMENT ${ARG_ENVIRONMENT}
+  set(full "")
+  if(ARG_FULL)
+    set(full FULL)
+  endif()
+  hookline_add_vm_command(${name} ${full} KERNELS ${ARG_KERNELS} OPTIONS ${ARG_OPTIONS} ENVIRONMENT ${ARG_ENVIRONMENT}
     TIMEOUT ${ARG_TIMEOUT}
     COMMAND ${PROJECT_SOURCE_DIR}/tests/kernel/in-vm @TIMEOUT@ @MODULES@/vfio-pci-hooks.ko ${files})
 endfunction()
