@@ -13,6 +13,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <iostream>
@@ -204,10 +205,13 @@ class FaultMatrix : public ::testing::TestWithParam<Case> {
     EXPECT_EQ(mapped_by_module(), mapped_before_) << "pages of sessions that are no more";
     if (done_ < 2 * kWarmUp) return;
     // What is accounted to its user is mostly the module's: there one object for each cell of a single event shows. The
-    // others are everybody's, who frees late and by whole slabs: there one object for each cell shows.
+    // others are everybody's, who frees late and by whole slabs; of them the large ones, where a device left behind by each
+    // cell shows.
     const long cells = static_cast<long>(done_ - kWarmUp);
-    for (const auto& [cache, objects] : slabs())
-      EXPECT_LT(objects - slabs_[cache], cache.starts_with("kmalloc-cg-") ? 8 : cells) << cache;
+    for (const auto& [cache, objects] : slabs()) {
+      const bool accounted = cache.starts_with("kmalloc-cg-");
+      if (accounted || cache.ends_with('k')) EXPECT_LT(objects - slabs_[cache], accounted ? 8 : cells) << cache;
+    }
   }
 
   void SetUp() override {
@@ -596,7 +600,7 @@ std::vector<Case> cases(bool short_run) {
   return some;
 }
 
-// --gtest_filter=Short/* is a run of about a third.
+// HOOKLINE_FAULTS=short runs about a third.
 INSTANTIATE_TEST_SUITE_P(Short, FaultMatrix, ::testing::ValuesIn(cases(true)), [](const auto& c) { return name_of(c.param); });
 INSTANTIATE_TEST_SUITE_P(Long, FaultMatrix, ::testing::ValuesIn(cases(false)), [](const auto& c) { return name_of(c.param); });
 
@@ -609,5 +613,8 @@ int main(int argc, char** argv) {
     return 0;
   }
   ::testing::InitGoogleTest(&argc, argv);
+  // Variables of this kind reach the virtual machine, arguments of its test binaries do not.
+  const char* run = std::getenv("HOOKLINE_FAULTS");
+  if (run && std::string(run) == "short") ::testing::GTEST_FLAG(filter) = "Short/*";
   return RUN_ALL_TESTS();
 }
