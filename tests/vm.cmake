@@ -9,6 +9,8 @@ set(HOOKLINE_KERNEL_DIRECTORY_7.2 vfio-pci-hooks-7.2)
 set(HOOKLINE_KERNEL_SLOWNESS_7.2 1)
 set(HOOKLINE_KERNEL_DIRECTORY_debug vfio-pci-hooks-debug)
 set(HOOKLINE_KERNEL_SLOWNESS_debug 4)
+# Those take long to build, and with them what runs on them is for ./check --full.
+set(HOOKLINE_OWN_KERNELS 7.2 debug)
 
 # The kernel module, built for one of them, from a copy: the source tree stays clean.
 # Not part of "all", for it needs tests/prerequisites kernels.
@@ -22,7 +24,11 @@ function(hookline_add_kernel_module kernel)
   add_test(NAME ${fixture}
     COMMAND ${CMAKE_COMMAND} --build ${CMAKE_BINARY_DIR} --target ${target})
   # The kernel itself may have to be built first.
-  set_tests_properties(${fixture} PROPERTIES LABELS vm FIXTURES_SETUP ${fixture} TIMEOUT 3600)
+  set(labels vm)
+  if(kernel IN_LIST HOOKLINE_OWN_KERNELS)
+    list(APPEND labels full)
+  endif()
+  set_tests_properties(${fixture} PROPERTIES LABELS "${labels}" FIXTURES_SETUP ${fixture} TIMEOUT 3600)
 endfunction()
 
 # NAME for Debian's kernel, NAME_7_2 and so on for others.
@@ -37,7 +43,6 @@ endfunction()
 hookline_add_kernel_module(debian)
 hookline_add_kernel_module(7.2)
 hookline_add_kernel_module(debug)
-set_tests_properties(vm_module_debug PROPERTIES LABELS "vm;full")
 set(HOOKLINE_KERNEL_MODULE_DIR ${CMAKE_BINARY_DIR}/${HOOKLINE_KERNEL_DIRECTORY_debian})
 set(HOOKLINE_KERNEL_MODULE ${HOOKLINE_KERNEL_MODULE_DIR}/vfio-pci-hooks.ko)
 
@@ -57,7 +62,7 @@ function(hookline_add_vm_command name)
     hookline_vm_name(${name} ${kernel} test)
     hookline_vm_name(vm_module ${kernel} fixture)
     set(labels vm)
-    if(ARG_FULL)
+    if(ARG_FULL OR kernel IN_LIST HOOKLINE_OWN_KERNELS)
       list(APPEND labels full)
     endif()
     set(slowness ${HOOKLINE_KERNEL_SLOWNESS_${kernel}})

@@ -96,7 +96,7 @@ void print_summary(const Config& config) {
     any_migrates |= migrates(device);
     fmt::print("  {:<{}}  {}\n", to_string(device.match), width, chain_text(device));
   }
-  if (any_migrates) fmt::print("note: {}\n", kEnableMigrationNote);
+  if (any_migrates) fmt::print("note: {}\nnote: {}\n", kEnableMigrationNote, kReturnPathNote);
 }
 
 int check_file(const std::string& path, bool as_json, const Globals& globals) {

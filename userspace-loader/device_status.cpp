@@ -97,7 +97,10 @@ std::string status_text(const DeviceStatus& status) {
   rows.push_back({"migration", causes.empty() ? "possible" : "not possible"});
   for (const Obstacle& cause : causes) rows.push_back({"", fmt::format("{}: {}", cause.text, cause.fix)});
   std::string text = table(rows);
-  if (causes.empty() && !status.kernel_reports_dirty_pages) text += fmt::format("note: {}\n", kEnableMigrationNote);
+  if (causes.empty()) {
+    if (!status.kernel_reports_dirty_pages) text += fmt::format("note: {}\n", kEnableMigrationNote);
+    text += fmt::format("note: {}\nnote: {}\n", kReturnPathNote, kForeignDestinationNote);
+  }
   return text;
 }
 

@@ -173,7 +173,7 @@ std::string describe_text(const LoadedPlugin& plugin) {
     out += fmt::format("\n{} program\n", program.name);
     for (uint32_t i = 0; i < steps.nr_steps; ++i) out += fmt::format("  {:>2}. {}\n", i + 1, describe_step(p, steps.steps[i]));
   }
-  if (plugin.owns_migration()) out += fmt::format("\nnote: {}\n", kEnableMigrationNote);
+  if (plugin.owns_migration()) out += fmt::format("\nnote: {}\nnote: {}\n", kEnableMigrationNote, kReturnPathNote);
   return out;
 }
 

@@ -16,6 +16,16 @@ inline constexpr const char* kEnableMigrationNote =
     "where the kernel cannot report dirty pages (vfio without IOMMUFD, as in Debian 12 and 13), QEMU migrates the\n"
     "device only with enable-migration=on in its -device vfio-pci option";
 
+/// What keeps a destination that does not fit from costing the guest anything.
+inline constexpr const char* kReturnPathNote =
+    "switch on QEMU's migration capabilities return-path and switchover-ack on both sides: then a destination that does\n"
+    "not fit is refused while the guest runs (hookline(8), MIGRATION WITH QEMU)";
+
+/// QEMU's words for a destination that Hookline has no part in, and so no line in a log for.
+inline constexpr const char* kForeignDestinationNote =
+    "where QEMU at the destination says \"Unknown savevm section or instance '.../vfio'\" or \"VFIO migration is not supported\n"
+    "in kernel\", its device has no chain that migrates it: see `hookline status` there";
+
 std::string describe_text(const LoadedPlugin& plugin);
 nlohmann::ordered_json describe_json(const LoadedPlugin& plugin);
 

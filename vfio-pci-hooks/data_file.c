@@ -17,6 +17,7 @@
 
 #include "compat.h"
 #include "vfio_pci_hooks_priv.h"
+#include "trace.h"
 
 struct vph_data_file {
 	struct kref kref;		/* the descriptor, and the device as long as it goes on */
@@ -205,6 +206,7 @@ static ssize_t vph_save_read(struct vph_data_file *file, char __user *buf, size_
 static ssize_t vph_data_file_read(struct file *filp, char __user *buf, size_t len, loff_t *pos)
 {
 	struct vph_data_file *file = filp->private_data;
+	ktime_t begin = ktime_get();
 	ssize_t ret;
 
 	if (pos)
@@ -214,6 +216,7 @@ static ssize_t vph_data_file_read(struct file *filp, char __user *buf, size_t le
 		return ret;
 	ret = vph_save_read(file, buf, len);
 	mutex_unlock(&file->lock);
+	trace_data(file->channel->def->pdev, false, ret, ktime_us_delta(ktime_get(), begin));
 	return ret;
 }
 
@@ -301,6 +304,7 @@ static ssize_t vph_data_file_write(struct file *filp, const char __user *buf, si
 				   loff_t *pos)
 {
 	struct vph_data_file *file = filp->private_data;
+	ktime_t begin = ktime_get();
 	size_t done = 0;
 	ssize_t ret;
 
@@ -318,7 +322,9 @@ static ssize_t vph_data_file_write(struct file *filp, const char __user *buf, si
 		done += length;
 	}
 	mutex_unlock(&file->lock);
-	return done ?: ret;
+	ret = done ?: ret;
+	trace_data(file->channel->def->pdev, true, ret, ktime_us_delta(ktime_get(), begin));
+	return ret;
 }
 
 /* -------------------------------------------------------------------------- both */

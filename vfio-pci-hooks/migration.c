@@ -49,11 +49,33 @@ static bool vph_is_asleep(struct vph_device *hdev)
 	return asleep;
 }
 
+/*
+ * By the specification a VF has no memory enable, and vfio-pci asks for none. An
+ * emulated VF may have one all the same, which VMMs switch off until the config space
+ * has been loaded: then what is restored before would go nowhere.
+ */
+static void vph_enable_vf_memory(struct vph_device *hdev)
+{
+	struct pci_dev *pdev = hdev->core.pdev;
+	u16 command;
+
+	if (!pdev->is_virtfn)
+		return;
+	down_write(&hdev->core.memory_lock);
+	if (pdev->current_state == PCI_D0) {
+		pci_read_config_word(pdev, PCI_COMMAND, &command);
+		if (!(command & PCI_COMMAND_MEMORY))
+			pci_write_config_word(pdev, PCI_COMMAND, command | PCI_COMMAND_MEMORY);
+	}
+	up_write(&hdev->core.memory_lock);
+}
+
 static struct file *vph_stop(struct vph_device *hdev)
 {
 	hdev->mig.asleep = vph_is_asleep(hdev);
 	if (hdev->mig.asleep)
 		return NULL;
+	vph_enable_vf_memory(hdev);
 	return ERR_PTR(vph_program_run(hdev, "stop", hdev->def->stop));
 }
 
@@ -64,6 +86,7 @@ static struct file *vph_start(struct vph_device *hdev)
 
 	if (mig->asleep && !mig->start_once)
 		return NULL;
+	vph_enable_vf_memory(hdev);
 	ret = vph_program_run(hdev, "start", mig->start_once ?: hdev->def->start);
 	if (!ret)
 		vph_drop_start_once(mig);
@@ -225,6 +248,7 @@ static struct file *vph_set_state(struct vfio_device *core_vdev, enum vfio_devic
 	mutex_lock(&mig->state_mutex);
 	while (to != mig->state) {
 		enum vfio_device_mig_state from = mig->state;
+		ktime_t begin = ktime_get();
 
 		ret = vph_next_state(core_vdev, from, to, &next);
 		if (ret) {
@@ -232,7 +256,8 @@ static struct file *vph_set_state(struct vfio_device *core_vdev, enum vfio_devic
 			break;
 		}
 		res = vph_step(hdev, next);
-		trace_state(hdev->core.pdev, from, next, PTR_ERR_OR_ZERO(res));
+		trace_state(hdev->core.pdev, from, next, PTR_ERR_OR_ZERO(res),
+			    ktime_us_delta(ktime_get(), begin));
 		if (IS_ERR(res))
 			break;
 		vph_enter_state(hdev, next);

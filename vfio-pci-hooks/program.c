@@ -234,9 +234,7 @@ void vph_program_run_reset(struct vph_device *hdev)
 		return;
 
 	pci_read_config_word(pdev, PCI_COMMAND, &command);
-	if (!pdev->is_virtfn)
-		pci_write_config_word(pdev, PCI_COMMAND,
-				      command | PCI_COMMAND_MEMORY | PCI_COMMAND_IO);
+	pci_write_config_word(pdev, PCI_COMMAND, command | PCI_COMMAND_MEMORY | PCI_COMMAND_IO);
 
 	for (i = 0; i < program->nr; i++) {
 		const struct vfio_pci_hooks_step *step = &program->steps[i];
@@ -265,7 +263,6 @@ void vph_program_run_reset(struct vph_device *hdev)
 		}
 	}
 
-	if (!pdev->is_virtfn)
-		pci_write_config_word(pdev, PCI_COMMAND, command);
+	pci_write_config_word(pdev, PCI_COMMAND, command);
 	trace_program(pdev, "reset", i, i < program->nr ? -ENXIO : 0);
 }

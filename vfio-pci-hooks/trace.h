@@ -64,21 +64,43 @@ TRACE_EVENT(call,
 );
 
 TRACE_EVENT(state,
-	TP_PROTO(struct pci_dev *pdev, u32 from, u32 to, int ret),
-	TP_ARGS(pdev, from, to, ret),
+	TP_PROTO(struct pci_dev *pdev, u32 from, u32 to, int ret, s64 us),
+	TP_ARGS(pdev, from, to, ret, us),
 	TP_STRUCT__entry(
 		__string(device, pci_name(pdev))
 		__field(u32, from)
 		__field(u32, to)
 		__field(int, ret)
+		__field(s64, us)
 	),
 	TP_fast_assign(
 		__assign_str(device);
 		__entry->from = from;
 		__entry->to = to;
 		__entry->ret = ret;
+		__entry->us = us;
 	),
-	TP_printk("%s %u -> %u: %d", __get_str(device), __entry->from, __entry->to, __entry->ret)
+	TP_printk("%s %u -> %u: %d, %lld us", __get_str(device), __entry->from, __entry->to,
+		  __entry->ret, __entry->us)
+);
+
+TRACE_EVENT(data,
+	TP_PROTO(struct pci_dev *pdev, bool load, ssize_t ret, s64 us),
+	TP_ARGS(pdev, load, ret, us),
+	TP_STRUCT__entry(
+		__string(device, pci_name(pdev))
+		__field(bool, load)
+		__field(ssize_t, ret)
+		__field(s64, us)
+	),
+	TP_fast_assign(
+		__assign_str(device);
+		__entry->load = load;
+		__entry->ret = ret;
+		__entry->us = us;
+	),
+	TP_printk("%s %s %zd, %lld us", __get_str(device), __entry->load ? "load" : "save",
+		  __entry->ret, __entry->us)
 );
 
 TRACE_EVENT(request,

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include <fmt/format.h>
+#include <linux/vfio.h>
 
 namespace hookline {
 
@@ -136,13 +137,21 @@ void RequestServer::event(const vfio_pci_hooks_next& next) noexcept {
     saver_.reset();
     loader_.reset();
   }
-  if (next.lost && log_) {
+  const auto say = [this](uint32_t level, const auto& text) noexcept {
     try {
-      log_(HOOKLINE_LOG_WARNING, "", fmt::format("{} events came too fast and are lost", next.lost));
+      if (log_) log_(level, "", text());
     } catch (...) {
       // A line is lost for want of memory.
     }
-  }
+  };
+  if (next.lost)
+    say(HOOKLINE_LOG_WARNING, [&] { return fmt::format("{} events came too fast and are lost", next.lost); });
+  if (next.event == VFIO_PCI_HOOKS_EVENT_STATE && next.from == VFIO_DEVICE_STATE_PRE_COPY &&
+      next.to == VFIO_DEVICE_STATE_RUNNING)
+    say(HOOKLINE_LOG_INFO, [] {
+      return std::string("the migration ended before the guest stopped, which goes on here: it was cancelled, or the "
+                         "destination refused it, whose logs say why (Hookline's, or the VMM's if the device has no chain)");
+    });
   device_.event({next.event, next.from, next.to, 0});
 }
 

@@ -167,5 +167,19 @@ TEST_F(RequestServerTest, EventsReachThePlugins) {
   EXPECT_THAT(log_, ElementsAre(HasSubstr("2 events")));
 }
 
+// Where the destination has no chain its log is empty: the source's says where to look.
+TEST_F(RequestServerTest, RL2_AMigrationThatEndsBeforeTheStopIsInTheLog) {
+  open();
+  vfio_pci_hooks_next state{};
+  state.event = VFIO_PCI_HOOKS_EVENT_STATE;
+  state.from = VFIO_DEVICE_STATE_RUNNING;
+  state.to = VFIO_DEVICE_STATE_PRE_COPY;
+  server_->event(state);
+  EXPECT_TRUE(log_.empty());
+  std::swap(state.from, state.to);
+  server_->event(state);
+  EXPECT_THAT(log_, ElementsAre(HasSubstr("the destination refused it, whose logs say why")));
+}
+
 }  // namespace
 }  // namespace hookline

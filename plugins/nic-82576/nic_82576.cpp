@@ -304,10 +304,13 @@ class Nic82576 final : public MigrationOwner {
     }
     for (uint32_t r = 0; r < kRings; ++r)
       p.insert(p.end(), {set(r, kControl, at(r, kControl)), rewrite(0, address(r, kTail))});
-    uint32_t vectors = 0;
-    for (uint64_t e = uint64_t{value_[kVtivarAt + 1]} << 32 | value_[kVtivarAt]; e; e >>= 8)
-      if (e & 0x80) vectors |= 1u << (e & 3);
-    p.insert(p.end(), {hookline::write(0, kEims, vectors), hookline::write(0, kEics, vectors)});
+    auto vector = [](uint32_t e) { return e & 0x80 ? 1u << (e & 3) : 0; };
+    const uint32_t queues = value_[kVtivarAt], mailbox = vector(value_[kVtivarAt + 1]);
+    uint32_t raised = vector(queues) | vector(queues >> 8) | vector(queues >> 16) | vector(queues >> 24);
+    const uint32_t vectors = raised | mailbox;
+    // For news only: without any, igbvf may take the interrupt of the mailbox for a lost link.
+    if (shadow_->owed) raised = vectors;
+    p.insert(p.end(), {hookline::write(0, kEims, vectors), hookline::write(0, kEics, raised)});
     return p;
   }
 

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hookline on the host of the inner guest, as an administrator uses it, and what the kernel module's trace tells.
+
+    host = Host(sources, build)
+    host.load_module(); host.apply(f"{sources}/configs/demo.yaml")
+
+Errors: HostError with the command's output.
+"""
+import glob
+import json
+import os
+import re
+import subprocess
+
+TRACE = "/sys/kernel/tracing"
+STATES = ["ERROR", "STOP", "RUNNING", "STOP_COPY", "RESUMING", "RUNNING_P2P", "PRE_COPY", "PRE_COPY_P2P"]
+
+
+class HostError(Exception):
+    """A command failed."""
+
+
+def run(*command, limit=120, check=True):
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                          timeout=limit, check=False)
+    if check and done.returncode != 0:
+        raise HostError(f"{' '.join(command)}: status {done.returncode}: {done.stdout.strip()}")
+    return done.stdout
+
+
+def write(path, text):
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
+
+
+class Host:
+    def __init__(self, sources, build):
+        self.build = build
+        self.module = f"{build}/vfio-pci-hooks/vfio-pci-hooks.ko"
+        self.program = f"{build}/userspace-loader/hookline"
+        self.sources = sources
+        self.pf = os.environ["HOOKLINE_VM_PFS"].split()[0]
+        self.vfs = os.environ["HOOKLINE_VM_VFS"].split()
+        self.netdev = os.path.basename(glob.glob(f"/sys/bus/pci/devices/{self.pf}/net/*")[0])
+
+    def load_module(self):
+        run("insmod", self.module)
+
+    def apply(self, file, plugin_dirs=()):
+        extra = [word for folder in plugin_dirs for word in ("--plugin-dir", folder)]
+        return run(self.program, *extra, *(["--allow-untrusted"] if plugin_dirs else []), "apply", file)
+
+    def detach(self, device):
+        return run(self.program, "detach", device)
+
+    def status(self, device):
+        devices = json.loads(run(self.program, "status", device, "--json"))["devices"]
+        return devices[0]
+
+    def status_text(self, device):
+        return run(self.program, "status", device)
+
+    def log(self, device):
+        """What Hookline's supervisor and worker have said of the device."""
+        try:
+            with open(f"/run/hookline/{device}.log", encoding="utf-8", errors="replace") as file:
+                return file.read()
+        except FileNotFoundError:
+            return ""
+
+    def second_address(self, address):
+        run("ip", "address", "add", f"{address}/24", "dev", self.netdev)
+
+    def vlan(self, number, *addresses):
+        """The PF's interface in a VLAN."""
+        name = f"{self.netdev}.{number}"
+        run("modprobe", "8021q")
+        run("ip", "link", "add", "link", self.netdev, "name", name, "type", "vlan", "id", str(number))
+        for address in addresses:
+            run("ip", "address", "add", f"{address}/24", "dev", name)
+        run("ip", "link", "set", name, "up")
+
+
+class Trace:
+    """The module's tracepoints while a migration runs.
+
+        with Trace() as trace: migrate()
+        trace.arcs("0000:01:10.0")      # [("RUNNING", "PRE_COPY", answer, microseconds)]
+    """
+    ARC = re.compile(r" ([0-9.]+): state: (\S+) (\d) -> (\d): (-?\d+), (\d+) us")
+    DATA = re.compile(r" ([0-9.]+): data: (\S+) (save|load) (-?\d+), (\d+) us")
+
+    def __enter__(self):
+        write(f"{TRACE}/trace", "")
+        for event in ("state", "data"):
+            write(f"{TRACE}/events/vfio_pci_hooks/{event}/enable", "1")
+        return self
+
+    def __exit__(self, *_):
+        for event in ("state", "data"):
+            write(f"{TRACE}/events/vfio_pci_hooks/{event}/enable", "0")
+        with open(f"{TRACE}/trace", encoding="utf-8", errors="replace") as file:
+            self.text = file.read()
+
+    def arcs(self, device):
+        return [(STATES[int(m[3])], STATES[int(m[4])], int(m[5]), int(m[6])) for m in self.ARC.finditer(self.text) if m[2] == device]
+
+    def walk(self, devices):
+        """The states that several devices reached, in the order of time: (device, state)."""
+        return [(m[2], STATES[int(m[4])]) for m in self.ARC.finditer(self.text) if m[2] in devices]
+
+    def data(self, device):
+        """Reads or writes of the device state: (save or load, bytes or -errno, microseconds)."""
+        return [(m[3], int(m[4]), int(m[5])) for m in self.DATA.finditer(self.text) if m[2] == device]
+
+    def stopped(self, source, destination):
+        """What the device takes of the guest's downtime, in milliseconds by part: everything that Hookline did between
+        the source's stop and the destination's start."""
+        def arcs(device, wanted):
+            return sum(us for a, b, _, us in self.arcs(device) if (a, b) in wanted) / 1000
+
+        lines = [line for line in self.text.splitlines()]
+        stop = next((i for i, line in enumerate(lines) if (m := self.ARC.search(line)) and m[2] == source and m[4] == "7"), 0)
+        moved = {"save": 0.0, "load": 0.0}
+        for line in lines[stop:]:
+            if (m := self.DATA.search(line)) and m[2] in (source, destination):
+                moved[m[3]] += int(m[5]) / 1000
+        return {
+            "stop": arcs(source, {("PRE_COPY", "PRE_COPY_P2P"), ("PRE_COPY_P2P", "STOP_COPY")}),
+            "save": moved["save"], "load": moved["load"],
+            "start": arcs(destination, {("RESUMING", "STOP"), ("STOP", "RUNNING_P2P"), ("RUNNING_P2P", "RUNNING")})}
+
+

@@ -1,0 +1,385 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What can happen to a guest with a passthrough NIC that is migrated, one function each. They follow one another on one
+guest: each begins with a guest that has traffic on `session.qemu`, and leaves it so.
+
+A function's name opens with the requirements that it pins. It raises when something is not as promised.
+"""
+import os
+import signal
+import time
+
+from host import write
+from inner import ROOT_PORT, QemuEnded, Vf
+from qmp import wait_until
+from session import demand
+
+WRONG = "tests/qemu/wrong"  # in the build folder
+NO_CHAIN = "Unknown savevm section or instance '0000:00:04.0/vfio' 0"
+
+
+class Scenarios:
+    def __init__(self, session, config, round_trips):
+        self.s, self.host, self.config, self.round_trips = session, session.host, config, round_trips
+        self.moves = 0
+
+    # ---- helpers
+
+    def here(self):
+        return [vf.host for vf in self.s.qemu.vfs]
+
+    def there(self):
+        """The other half of the VFs: 0 and 2 belong together, 1 and 3 do."""
+        pairs = dict(zip(self.host.vfs[0::2], self.host.vfs[1::2]))
+        pairs.update({b: a for a, b in pairs.items()})
+        return [pairs[vf] for vf in self.here()]
+
+    def move(self, **more):
+        source = self.here()
+        move = self.s.move(self.there(), **more)
+        self.moves += 1
+        info, device = move.result.info, move.device_ms
+        print(f"    {source[0]} -> {self.here()[0]}: total {info['total-time']} ms, downtime {info['downtime']} ms, gap in the traffic "
+              f"{move.gap_ms:.0f} ms, of that the device {sum(device.values()):.1f} ms "
+              f"({', '.join(f'{k} {v:.1f}' for k, v in device.items())}), {info.get('vfio', {}).get('transferred', 0)} bytes of device state")
+        for vf in source + self.here():
+            for begin, to, answer, _ in move.trace.arcs(vf):
+                demand(answer == 0, f"{vf}: the arc {begin} -> {to} failed: {answer}")
+        return move
+
+    def fails(self, destination, why, stops=False, **more):
+        """A migration that is to fail at the destination, with the guest going on here; why: QEMU's or Hookline's words."""
+        s = self.s
+        before = s.guest.fresh()
+        migration = s.migration(destination, **more)
+        migration.begin()
+        result = migration.finish()
+        demand(result.status == "failed", f"the migration {result.status}, it had to fail: {why}")
+        # The source says "failed" a moment before it runs again.
+        wait_until(lambda: s.qemu.status() == "running", 60, "the guest runs at the source")
+        stopped = s.qemu.qmp.has("STOP", since=migration.began)
+        demand(stopped == stops, "the guest was stopped at the source" if stopped else "the guest was not even stopped")
+        s.demand_traffic(before, "at the source after the failed migration")
+        return result
+
+    def configured(self, vf, chain, folder=None):
+        """Sets up one VF with that chain instead of its own."""
+        index = self.host.vfs.index(vf)
+        path = os.path.join(self.s.folder, "other.yaml")
+        write(path, f'devices:\n  - match: {{ pf: "{self.host.pf}", vf: {index} }}\n    guest_memory: read\n    chain:\n'
+              + "".join(f"      - plugin: {plugin}\n" for plugin in chain))
+        folders = ([f"{self.host.build}/{WRONG}/{folder}"] if folder else []) + [f"{self.host.build}/plugins"]
+        self.host.apply(path, folders)
+
+    def restore_configuration(self):
+        self.host.apply(self.config)
+
+    def wrong(self, chain, folder, reason, stops=False):
+        """The destination's chain does not fit: refused, and one line of Hookline's log there says why."""
+        vf = self.there()[0]
+        self.configured(vf, chain, folder)
+        mark = len(self.host.log(vf))
+        destination = self.s.start([vf], incoming=True)
+        try:
+            self.fails(destination, reason, stops)
+            lines = [line for line in self.host.log(vf)[mark:].splitlines() if reason in line]
+            demand(len(lines) == 1, f'{len(lines)} lines of the log say "{reason}": {self.host.log(vf)[mark:]}')
+            print(f"    {lines[0]}")
+        finally:
+            destination.quit()
+            self.restore_configuration()
+
+    def worker_of(self, vf):
+        return self.host.status(vf)["worker"]["pid"]
+
+    # ---- the guest goes on at the destination
+
+    def LD4_CH5_live_guest_under_traffic(self):
+        move = self.move()
+        info = move.result.info
+        demand(info["vfio"]["transferred"] > 0, f"QEMU moved no device state: {info}")
+        walk = [(a, b) for a, b, _, _ in move.trace.arcs(self.here()[0])]
+        demand(("STOP", "RESUMING") in walk and ("RESUMING", "STOP") in walk, f"the destination's device walked {walk}")
+
+    def MP1_round_trips_under_traffic_in_both_directions(self):
+        for _ in range(self.round_trips):
+            self.move()
+            self.move()
+
+    def LD4_mailbox_in_use_while_migrating(self):
+        """VLANs, multicast groups and the MAC change all the time, through the VF's mailbox, while it moves there and back."""
+        s = self.s
+        for _ in range(2):
+            s.qemu.tell_guest("changes 200")
+            before = s.guest.stat["changes"]
+            s.guest.wait(lambda g: g.stat["changes"] > before + 5, 30, "changes for the mailbox")
+            self.move()
+            s.guest.wait(lambda g: g.stat["changes"] > before + 12, 60, "changes for the mailbox")
+        s.qemu.tell_guest("changes 0")
+        stat = s.guest.fresh()
+        demand(stat["failed_changes"] == 0, f"changes failed: {s.guest.says('change failed')[:3]}")
+        # What was set before the first migration still holds: the VLAN of the stream into the guest, and the group.
+        multicasts = stat["nics"][0]["multicasts"]
+        s.guest.wait(lambda g: g.stat["nics"][0]["multicasts"] > multicasts, 60, "multicast datagrams after the migrations")
+        s.demand_traffic(stat, "after the last change")
+
+    def LD4_idle_guest(self):
+        s = self.s
+        s.qemu.tell_guest("rate 0")
+        for stream in s.streams:
+            stream.rate = 0
+        time.sleep(2)
+        before = s.guest.fresh()
+        self.move(traffic=False)
+        for stream in s.streams:
+            stream.rate = stream.full_rate
+        s.qemu.tell_guest("rate 8192")
+        s.demand_traffic(before, "of a guest that was idle while it was migrated")
+
+    def LD4_source_paused(self):
+        s = self.s
+        before = s.guest.fresh()
+        s.qemu.qmp("stop")
+        s.qemu.qmp.wait_for("STOP", 30)
+        self.move(traffic=False, paused=True)
+        demand(s.qemu.status() == "paused", f"the destination of a paused guest is {s.qemu.status()}")
+        s.qemu.qmp("cont")
+        s.demand_traffic(before, "of a guest that was paused while it was migrated")
+
+    def LD4_multifd_with_device_state(self):
+        """The device's state goes through the additional channels, which QEMU's own trace says."""
+        trace = ["-trace", "vfio_load_bufs_thread_start", "-trace", "vfio_load_state_device_buffer_load_end"]
+        destination = self.s.start(self.there(), incoming=True, options=trace)
+        self.move(destination=destination, capabilities={"multifd": True}, parameters={"multifd-channels": 3})
+        demand("vfio_load_bufs_thread_start" in destination.log(), f"multifd carried no device state: {destination.log()}")
+
+    def LD4_RL2_two_vfs_one_of_them_hot_plugged(self):
+        """Each device is quiet before one of them is saved (P2P)."""
+        s = self.s
+        second = self.host.vfs[2 + self.host.vfs.index(self.here()[0]) % 2]
+        vf = Vf(second, place=0, options=s.options, iommufd=s.iommufd, bus=ROOT_PORT)
+        s.qemu.qmp("device_add", **vf.properties())
+        s.qemu.vfs.append(vf)
+        s.second_interface()
+        sources = self.here()
+        move = self.move()
+        lines = move.trace.walk(sources)
+        stops = [i for i, (_, to) in enumerate(lines) if to == "PRE_COPY_P2P"]
+        saves = [i for i, (_, to) in enumerate(lines) if to == "STOP_COPY"]
+        demand(len(stops) == 2 and len(saves) == 2 and max(stops) < min(saves), f"the sources walked {lines}")
+        self.move()
+
+    # ---- the guest goes on at the source
+
+    def RL2_cancelled_in_pre_copy(self):
+        s = self.s
+        destination = s.start(self.there(), incoming=True)
+        try:
+            before = s.guest.fresh()
+            migration = s.migration(destination, parameters={"max-bandwidth": 200000})
+            migration.begin()
+            migration.wait_for(("active",))
+            wait_until(lambda: self.host.status(self.here()[0])["migration_state"] == "PRE_COPY", 30, "the device in PRE_COPY")
+            migration.cancel()
+            demand(migration.finish().status == "cancelled", "the migration was not cancelled")
+            demand(not s.qemu.qmp.has("STOP", since=migration.began), "the guest was stopped")
+            s.demand_traffic(before, "after the migration was cancelled")
+        finally:
+            destination.quit()
+
+    def RL2_cancelled_in_the_devices_stop_copy(self):
+        s = self.s
+        destination = s.start(self.there(), incoming=True)
+        try:
+            before = s.guest.fresh()
+            migration = s.migration(destination, capabilities={"pause-before-switchover": True})
+            migration.begin()
+            migration.wait_for(("pre-switchover",))
+            state = self.host.status(self.here()[0])["migration_state"]
+            demand(state == "STOP_COPY", f"before the switchover the device is in {state}")
+            migration.cancel()
+            demand(migration.finish().status == "cancelled", "the migration was not cancelled")
+            s.demand_traffic(before, "after the migration was cancelled in the device's stop-copy")
+        finally:
+            destination.quit()
+
+    def RL5_source_worker_killed_in_stop_copy(self):
+        """What saving needs is gone: read() says so, QEMU fails the migration and the guest goes on with its device."""
+        s = self.s
+        vf = self.here()[0]
+        destination = s.start(self.there(), incoming=True)
+        try:
+            before = s.guest.fresh()
+            migration = s.migration(destination, capabilities={"pause-before-switchover": True})
+            migration.begin()
+            migration.wait_for(("pre-switchover",))
+            os.kill(self.worker_of(vf), signal.SIGKILL)
+            s.qemu.qmp("migrate-continue", state="pre-switchover")
+            result = migration.finish()
+            demand(result.status == "failed", f"the migration {result.status}")
+            wait_until(lambda: s.qemu.status() == "running", 60, "the guest runs at the source")
+            s.demand_traffic(before, "after the worker was killed")
+        finally:
+            destination.quit()
+        wait_until(lambda: self.host.status(vf)["migration"]["possible"], 30, "another worker")
+
+    # ---- destinations that do not fit
+
+    def RL2_destination_of_another_model(self):
+        self.wrong(["nic-82576"], "other-model", 'its device model is "com.intel/82576-vf", here it is "org.hookline.test/other"')
+
+    def RL2_destination_with_another_plugin(self):
+        self.wrong(["other-nic"], "other-plugin", 'its plugin is "nic-82576", here it is "other-nic"')
+
+    def RL2_destination_with_another_version(self):
+        self.wrong(["nic-82576"], "other-version", 'its migration version is "1", here it is "2"')
+
+    def RL2_destination_with_one_plugin_more(self):
+        """Only the end of the state shows it: the guest stops for a moment and goes on at the source."""
+        self.wrong(["extra-state", "nic-82576"], "extra-state",
+                   'the device state has no section of plugin "extra-state": it is not in the chain of the source', stops=True)
+
+    def RL2_destination_with_a_chain_that_only_observes(self):
+        """QEMU knows of no device that migrates: with enable-migration=on it does not start, otherwise it says that it cannot."""
+        vf = self.there()[0]
+        self.configured(vf, ["trace"])
+        try:
+            self.unsuitable(vf, "VFIO migration is not supported in kernel")
+            demand("no plugin of its chain migrates it" in self.host.status(vf)["migration"]["obstacles"][0]["text"],
+                   f"hookline status: {self.host.status(vf)}")
+        finally:
+            self.restore_configuration()
+
+    def RL2_CH3_destination_with_no_chain(self):
+        """Plain vfio-pci."""
+        vf = self.there()[0]
+        self.host.detach(vf)
+        function = f"/sys/bus/pci/devices/{vf}"
+        write(f"{function}/driver_override", "vfio-pci\n")
+        write("/sys/bus/pci/drivers_probe", vf)
+        try:
+            self.unsuitable(vf, "VFIO migration is not supported in kernel")
+        finally:
+            write("/sys/bus/pci/drivers/vfio-pci/unbind", vf)
+            write(f"{function}/driver_override", "\n")
+            self.restore_configuration()
+
+    def unsuitable(self, vf, reason):
+        s = self.s
+        try:
+            s.start([vf], incoming=True).quit()
+            demand(False, "QEMU started with enable-migration=on and a device that does not migrate")
+        except QemuEnded as ended:
+            demand(reason in str(ended), f"QEMU said: {ended}")
+        destination = s.start([vf], incoming=True, vfs=[Vf(vf, options="", iommufd=s.iommufd)])
+        try:
+            blocked = destination.qmp("query-migrate").get("blocked-reasons", [])
+            demand(any(reason in text for text in blocked), f"blocked-reasons: {blocked}")
+            here = self.here()[0]
+            mark = len(self.host.log(here))
+            self.fails(destination, NO_CHAIN)
+            demand(NO_CHAIN in destination.log(), f"QEMU said: {destination.log()}")
+            said = self.host.log(here)[mark:]
+            demand("the destination refused it, whose logs say why" in said, f"the source's log: {said}")
+            for text in ("Unknown savevm section", reason.split(" in ")[0], "return-path"):
+                demand(text in self.host.status_text(here), f"hookline status says nothing of {text}")
+            print("\n".join("    " + line for line in destination.log().strip().splitlines() if "error" in line or NO_CHAIN in line))
+        finally:
+            destination.quit()
+
+    def RL2_destination_without_multifd(self):
+        """Another set of capabilities at the destination."""
+        s = self.s
+        destination = s.start(self.there(), incoming=True)
+        try:
+            before = s.guest.fresh()
+            migration = s.migration(destination, capabilities={"multifd": True})
+            migration.begin(destination_capabilities={"multifd": False})
+            result = migration.finish()
+            demand(result.status == "failed", f"the migration {result.status}")
+            demand(not s.qemu.qmp.has("STOP", since=migration.began), "the guest was stopped")
+            s.demand_traffic(before, "after the failed migration")
+        finally:
+            destination.quit()
+
+    def CH5_blocked_reasons_say_why(self):
+        """Where the kernel cannot report dirty pages QEMU's default blocks the migration, and says so."""
+        s = self.s
+        qemu = s.start([self.there()[0]], incoming=True, vfs=[Vf(self.there()[0], options="", iommufd=s.iommufd)])
+        try:
+            blocked = qemu.qmp("query-migrate").get("blocked-reasons", [])
+        finally:
+            qemu.quit()
+        status = self.host.status(self.there()[0])["migration"]
+        if status["needs_enable_migration"]:
+            demand(any("dirty tracking" in text for text in blocked), f"blocked-reasons: {blocked}")
+            print(f"    {blocked[0]}")
+        else:
+            demand(not blocked, f"blocked-reasons: {blocked}")
+
+    # ---- failures late in the migration
+
+    def RL2_last_write_fails_without_return_path(self):
+        """The one case that QEMU cannot tell: without return-path the source reports success. The guest is not lost: it stands
+        in postmigrate at the source, and `cont` lets it go on. The manual says so."""
+        s = self.s
+        vf = self.there()[0]
+        self.configured(vf, ["extra-state", "nic-82576"], "extra-state")
+        destination = s.start([vf], incoming=True)
+        try:
+            before = s.guest.fresh()
+            migration = s.migration(destination, capabilities={"return-path": False, "switchover-ack": False})
+            migration.begin()
+            demand(migration.finish(resume=False).status == "completed", "the source noticed: say so in the manual")
+            wait_until(lambda: destination.process.poll() is not None, 60, "the destination gives up")
+            demand(s.qemu.status() == "postmigrate", f"the source is {s.qemu.status()}")
+            s.qemu.qmp("cont")
+            s.demand_traffic(before, "after cont at the source")
+        finally:
+            destination.quit()
+            self.restore_configuration()
+
+    def RL2_first_write_fails_without_switchover_ack(self):
+        """The guest stops for a moment, and goes on by itself."""
+        s = self.s
+        vf = self.there()[0]
+        self.configured(vf, ["nic-82576"], "other-model")
+        destination = s.start([vf], incoming=True)
+        try:
+            before = s.guest.fresh()
+            migration = s.migration(destination, capabilities={"switchover-ack": False})
+            migration.begin()
+            result = migration.finish()
+            demand(result.status == "failed", f"the migration {result.status}")
+            wait_until(lambda: s.qemu.status() == "running", 60, "the guest runs at the source")
+            s.demand_traffic(before, "at the source after the failed migration")
+        finally:
+            destination.quit()
+            self.restore_configuration()
+
+    def RL5_destination_worker_killed_before_the_start(self):
+        """The state is loaded and applied; the kernel starts the device, worker or not."""
+        s = self.s
+        before = s.guest.fresh()
+        s.qemu.qmp("stop")
+        s.qemu.qmp.wait_for("STOP", 30)
+        self.move(traffic=False, paused=True)
+        vf = self.here()[0]
+        status = self.host.status(vf)
+        os.kill(status["supervisor"]["pid"], signal.SIGKILL)
+        os.kill(status["worker"]["pid"], signal.SIGKILL)
+        s.qemu.qmp("cont")
+        s.demand_traffic(before, "with nobody to serve the device")
+        self.restore_configuration()
+        wait_until(lambda: self.host.status(vf)["worker"]["ready"], 30, "another worker")
+
+    def RL5_guest_rebooted_just_before(self):
+        """A reset in the guest's hands, a migration in the middle of its boot; what nobody saw before the reset does not
+        matter any more."""
+        s = self.s
+        moment = time.monotonic()
+        s.qemu.qmp("system_reset")
+        s.qemu.qmp.wait_for("RESET", 30, since=moment)
+        time.sleep(1)
+        self.move(traffic=False)
+        s.wait_for_guest(since=moment)
+        self.move()

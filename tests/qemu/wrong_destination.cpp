@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A plugin that a guest of nic-82576 must not be migrated to. What differs is given when it is compiled: BASE, OTHER_NAME,
+// OTHER_MODEL, OTHER_VERSION.
+#include <hookline/plugin.hpp>
+
+namespace {
+
+using namespace hookline;
+
+class WrongDestination final : public BASE {
+ public:
+  explicit WrongDestination(Device&) {}
+  void save(SectionWriter& out) override { out.u32("nothing", 0); }
+  void load(SectionReader& in) override { in.u32("nothing", in_range(0, 0)); }
+  void apply() override {}
+};
+
+}  // namespace
+
+HOOKLINE_PLUGIN(WrongDestination, {.name = OTHER_NAME,
+                                   .version = "1.0",
+                                   .summary = "for tests of destinations that do not fit",
+                                   .model = OTHER_MODEL,
+                                   .migration_version = OTHER_VERSION,
+                                   .devices = {{0x8086, 0x10ca}},
+                                   .max_state = 4096});
