@@ -125,7 +125,7 @@ class Qemu:
             if os.path.exists(path):
                 os.unlink(path)
         # tsc, timers: an emulated guest of an emulated host measures its clocks wrongly.
-        append = ["quiet console=ttyS0 nokaslr mitigations=off tsc=unstable no_timer_check lpj=5000000 panic=-1"]
+        append = ["quiet console=ttyS0 nokaslr mitigations=off highres=off tsc=unstable no_timer_check lpj=5000000 panic=-1"]
         append += [nic.argument() for nic in nics]
         self.arguments = [
             "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-accel", "tcg",

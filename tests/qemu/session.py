@@ -162,17 +162,11 @@ class Session:
         self.qemu = destination
         moved = time.monotonic()
         source.quit()
-        quitted = time.monotonic()
         if traffic:
             self.demand_traffic(before, "behind the migration")
         elif not paused:
             self.demand_unharmed(before, self.guest.fresh(SETTLE), "behind the migration")
         gap = self.probe.gap(result.begin, moved) if self.probe else None
-        b = result.begin
-        print("DEBUG events", [(round(t-b,2), e["event"]) for q in (source, destination) for t, e in q.qmp.events if t > b], "quit", round(quitted-b,2), "result.end", round(result.end-b,2))
-        print("DEBUG stats", [(round(t-b,1), st["t"], st["nics"][0]["interrupts"], st["nics"][0]["out_ok"], st["nics"][0]["in_ok"]) for t, st in self.guest.stats if t > b-5])
-        print("DEBUG lines", [(round(t-b,1), l) for t, l in self.guest.lines if t > b-5])
-        print("DEBUG answers", [round(t-b,1) for t in self.probe.answers if t > b-2])
         return Move(result, gap * 1000 if gap else 0.0, trace.stopped(sources[0], addresses[0]), trace)
 
     def end(self):
