@@ -136,6 +136,7 @@ struct Feature {
 constexpr std::array kFeatures = {
     Feature{HOOKLINE_REQUIRE_IOVA_READ, "reading guest memory"},
     Feature{HOOKLINE_REQUIRE_PF, "requests to the PF"},
+    Feature{HOOKLINE_REQUIRE_PARAMETERS, "migration parameters"},
 };
 
 std::string feature_names(uint64_t bits) {

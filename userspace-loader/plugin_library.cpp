@@ -130,7 +130,8 @@ std::optional<std::string> stray_pointer(const hookline_plugin& p, const Image& 
                {"version", p.version},
                {"summary", p.summary},
                {"model", p.model},
-               {"migration_version", p.migration_version}};
+               {"migration_version", p.migration_version},
+               {"reads", p.reads}};
   for (const auto& field : texts)
     if (bad_text(field.text)) return field.name;
 
@@ -138,6 +139,7 @@ std::optional<std::string> stray_pointer(const hookline_plugin& p, const Image& 
   if (!image.holds_array(p.ranges, p.nr_ranges)) return "ranges";
   if (!image.holds_array(p.registers, p.nr_registers)) return "registers";
   if (!image.holds_array(p.keys, p.nr_keys)) return "keys";
+  if (!image.holds_array(p.parameters, p.nr_parameters)) return "parameters";
   if (!image.holds_array(p.stop.steps, p.stop.nr_steps)) return "stop.steps";
   if (!image.holds_array(p.start.steps, p.start.nr_steps)) return "start.steps";
   if (!image.holds_array(p.reset.steps, p.reset.nr_steps)) return "reset.steps";
@@ -150,6 +152,14 @@ std::optional<std::string> stray_pointer(const hookline_plugin& p, const Image& 
     if (bad_text(key.help)) return fmt::format("keys[{}].help", i);
     if (bad_text(key.default_value)) return fmt::format("keys[{}].default_value", i);
     if (bad_text(key.choices)) return fmt::format("keys[{}].choices", i);
+  }
+  for (uint32_t i = 0; i < p.nr_parameters; ++i) {
+    const hookline_parameter& parameter = p.parameters[i];
+    if (bad_text(parameter.name)) return fmt::format("parameters[{}].name", i);
+    if (bad_text(parameter.description)) return fmt::format("parameters[{}].description", i);
+    if (bad_text(parameter.init_value)) return fmt::format("parameters[{}].init_value", i);
+    if (bad_text(parameter.off_value)) return fmt::format("parameters[{}].off_value", i);
+    if (bad_text(parameter.allowed_values)) return fmt::format("parameters[{}].allowed_values", i);
   }
   return std::nullopt;
 }

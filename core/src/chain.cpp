@@ -7,6 +7,8 @@
 
 #include <fmt/format.h>
 
+#include <hookline/parameters.hpp>
+
 namespace hookline {
 
 namespace {
@@ -57,6 +59,32 @@ Result<Link> make_link(const hookline_plugin& exported, std::vector<OptionValue>
   link.options = std::move(options);
   link.library = std::move(library);
   return link;
+}
+
+std::vector<std::string> Chain::init_values() const {
+  std::vector<std::string> values;
+  for (const hookline_parameter& parameter : parameters_) values.emplace_back(parameter.init_value);
+  return values;
+}
+
+std::string Chain::emits(std::span<const std::string> values) const {
+  if (version_parameter_) return values[*version_parameter_];
+  if (!owner_) return {};
+  const char* version = links_[*owner_].plugin.migration_version;
+  return version ? version : "";
+}
+
+Result<void> Chain::check_values(std::span<const std::string> values) const {
+  if (values.size() != parameters_.size())
+    return fail(EINVAL,
+                fmt::format("{} values for {} migration parameters", values.size(), parameters_.size()));
+  for (size_t i = 0; i < values.size(); ++i) {
+    const hookline_parameter& parameter = parameters_[i];
+    if (is_allowed(parameter.allowed_values, values[i])) continue;
+    return fail(EINVAL, fmt::format("migration parameter \"{}\" cannot be \"{}\"; allowed: {}",
+                                    parameter.name, values[i], parameter.allowed_values));
+  }
+  return {};
 }
 
 }  // namespace hookline

@@ -10,6 +10,7 @@
 
 #include <hookline/chain.hpp>
 #include <hookline/device_state.hpp>
+#include <hookline/parameters.hpp>
 #include <hookline/stream.hpp>
 
 #include "register_program.hpp"
@@ -73,6 +74,9 @@ Result<void> check_link(const Link& link) {
   if (p.max_state > kMaxValues)
     return refuse("plugin \"{}\": max_state is {} bytes, at most {} are allowed", link.name(), p.max_state,
                   kMaxValues);
+
+  if (const Result<void> ok = check_parameters(p); !ok)
+    return refuse("plugin \"{}\": {}", link.name(), ok.error().text);
 
   const struct {
     std::string_view name;
@@ -207,6 +211,16 @@ uint64_t stream_bound(std::span<const Link> links, size_t match_bytes) {
   return values + values / 16 + 65536 + match_bytes;
 }
 
+/// A match record as long as any that the chain's streams may open with.
+MatchRecord longest_record(const Chain& chain) {
+  const std::string longest(kMaxParameterValue, '9');
+  MatchRecord match = match_record(chain, chain.init_values());
+  if (chain.version_parameter()) match.migration_version = longest;
+  match.parameters.clear();
+  for (const hookline_parameter& p : chain.parameters()) match.parameters.push_back({p.name, longest});
+  return match;
+}
+
 }  // namespace
 
 Result<Chain> build_chain(std::vector<Link> links) {
@@ -238,12 +252,18 @@ Result<Chain> build_chain(std::vector<Link> links) {
     chain.stop_ = steps_of(p.stop);
     chain.start_ = steps_of(p.start);
     chain.reset_ = steps_of(p.reset);
+    chain.parameters_ = {p.parameters, p.nr_parameters};
+    for (size_t n = 0; n < p.nr_parameters; ++n) {
+      if (p.parameters[n].flags & HOOKLINE_PARAMETER_VERSION) chain.version_parameter_ = n;
+    }
+    if (p.reads)
+      for (const std::string_view version : split_values(p.reads)) chain.reads_.emplace_back(version);
+    else
+      chain.reads_.emplace_back(p.migration_version ? p.migration_version : "");
   }
   chain.links_ = std::move(links);
   if (chain.owner_) {
-    const Result<MatchRecord> match = match_record(chain);
-    if (!match) return fail(match.error());
-    const Result<StreamWriter> writer = StreamWriter::create(*match);
+    const Result<StreamWriter> writer = StreamWriter::create(longest_record(chain));
     if (!writer) return refuse("plugin \"{}\": {}", chain.links_[*chain.owner_].name(), writer.error().text);
     chain.max_state_ = stream_bound(chain.links_, writer->pending());
   }

@@ -59,7 +59,7 @@ TEST_F(ChainTest, AnotherAbiIsRefusedWithBothVersions) {
   const Result<Link> link = make_link(a_.abi);
   ASSERT_FALSE(link);
   EXPECT_EQ(link.error().code, EPROTONOSUPPORT);
-  EXPECT_THAT(link.error().text, AllOf(HasSubstr("2.7"), HasSubstr("1.0"), HasSubstr("rebuild")));
+  EXPECT_THAT(link.error().text, AllOf(HasSubstr("2.7"), HasSubstr("1.1"), HasSubstr("rebuild")));
 }
 
 TEST_F(ChainTest, ObjectsThatAreNoPluginAreRefused) {

@@ -86,6 +86,7 @@ class Host {
   std::unique_ptr<Chain> chain;
   std::unique_ptr<OpenDevice> device;
   uint64_t value = 0, loaded = 0;
+  std::string told;  // what the owner heard of parameters
 };
 
 class DeviceStateTest : public ::testing::Test {
@@ -195,6 +196,120 @@ TEST_F(DeviceStateTest, TheVersionForPeopleDecidesNothing) {
   source_.open();
   destination_.open();
   EXPECT_EQ(destination_.load(source_.save()), "");
+}
+
+// ---- parameters and several versions
+
+/// A plugin that emits and reads version 1 of its state or version 2, with a parameter that only new plugins
+/// have.
+class ParametersTest : public DeviceStateTest {
+ protected:
+  ParametersTest() {
+    for (Host* host : {&source_, &destination_}) {
+      FakePlugin& p = host->owner;
+      p.parameter({"state_version", "Format of the state", "2", "1", "1|2",
+                   HOOKLINE_PARAMETER_RUNTIME | HOOKLINE_PARAMETER_VERSION, 0});
+      p.parameter({"queues", "Queues the guest sees", "1", "1", "1-8", 0, 0});
+      p.abi.migration_version = "2";
+      p.abi.reads = "1|2";
+      p.on_save = [&p, host](hookline_writer* out) {
+        host->told = "saves as " + p.ask(0) + ", queues " + p.ask(1);
+        return p.host->put(out, "value", &host->value, sizeof(host->value));
+      };
+      const auto on_load = p.on_load;
+      p.on_load = [&p, host, on_load](hookline_reader* in) {
+        host->told = "loads " + p.ask_version() + " as " + p.ask(0) + ", queues " + p.ask(1);
+        return on_load(in);
+      };
+      p.on_apply = [&p, host] {
+        host->told += "; applies " + p.ask_version() + ", queues " + p.ask(1);
+        return 0;
+      };
+    }
+  }
+};
+
+TEST_F(ParametersTest, MM3_ANewDeviceHoldsTheInitValues) {
+  source_.open();
+  EXPECT_THAT(source_.device->parameters(), ElementsAre("2", "1"));
+  EXPECT_EQ(source_.owner.ask(0), "2");
+  EXPECT_EQ(source_.owner.ask(1), "1");
+  EXPECT_EQ(source_.owner.ask(2), "") << "there is no third";
+}
+
+TEST_F(ParametersTest, LoadIsToldTheSourcesValuesAndTheDeviceTakesThemOver) {
+  source_.open();
+  destination_.open();
+  ASSERT_TRUE(source_.device->set_parameters({"1", "4"}));
+  EXPECT_EQ(destination_.load(source_.save()), "");
+  EXPECT_EQ(source_.told, "saves as 1, queues 4");
+  EXPECT_EQ(destination_.told, "loads 1 as 1, queues 4; applies 1, queues 4");
+  EXPECT_THAT(destination_.device->parameters(), ElementsAre("1", "4"));
+}
+
+TEST_F(ParametersTest, MM4_WhatTheSourceDoesNotNameIsTheOffValue) {
+  source_.open();
+  destination_.open();
+  ASSERT_TRUE(source_.device->set_parameters({"2", "1"}));
+  ASSERT_TRUE(destination_.device->set_parameters({"1", "8"}));
+  EXPECT_EQ(destination_.load(source_.save()), "");
+  EXPECT_EQ(destination_.told, "loads 2 as 2, queues 1; applies 2, queues 1");
+  EXPECT_THAT(destination_.device->parameters(), ElementsAre("2", "1"));
+}
+
+TEST_F(ParametersTest, MM6_AValueCountsFromTheNextSaveOn) {
+  source_.open();
+  auto saver = DeviceStateSaver::begin(*source_.device);
+  ASSERT_TRUE(saver);
+  ASSERT_TRUE(source_.device->set_parameters({"1", "1"}));
+  EXPECT_EQ(source_.owner.ask(0), "1") << "the present value";
+  Bytes stream(1 << 16);
+  const Result<size_t> length = saver->fill(stream, SavePhase::stop_copy);
+  ASSERT_TRUE(length);
+  EXPECT_EQ(source_.told, "saves as 2, queues 1");
+  source_.save();
+  EXPECT_EQ(source_.told, "saves as 1, queues 1");
+}
+
+TEST_F(ParametersTest, MV5_AnOlderPluginIsReachedByTheOlderVersionOnly) {
+  source_.open();
+  Host old;
+  old.open();
+  EXPECT_THAT(old.load(source_.save()), HasSubstr("migration version is \"2\", here it is \"1\""));
+  EXPECT_TRUE(old.journal.empty()) << "refused before a plugin saw a byte";
+  ASSERT_TRUE(source_.device->set_parameters({"1", "1"}));
+  EXPECT_EQ(old.load(source_.save()), "");
+  EXPECT_EQ(old.value, 0x1234U);
+  EXPECT_EQ(source_.load(old.save()), "") << "and back";
+  EXPECT_EQ(source_.told, "loads 1 as 1, queues 1; applies 1, queues 1");
+}
+
+TEST_F(ParametersTest, MM4_AnUnknownParameterOrValueIsRefused) {
+  source_.open();
+  ASSERT_TRUE(source_.device->set_parameters({"1", "4"}));
+  Host old;
+  old.open();
+  EXPECT_THAT(old.load(source_.save()), HasSubstr("\"queues\", which the device here does not have"));
+  destination_.owner.narrow(1, "1|2");
+  destination_.open();
+  EXPECT_THAT(destination_.load(source_.save()), HasSubstr("\"queues\" cannot be \"4\"; allowed: 1|2"));
+  EXPECT_THAT(destination_.device->parameters(), ElementsAre("2", "1"))
+      << "a refused stream changes no value";
+}
+
+TEST_F(ParametersTest, AValueThatIsNotAllowedIsNotTaken) {
+  source_.open();
+  EXPECT_FALSE(source_.device->set_parameters({"3", "1"}));
+  EXPECT_FALSE(source_.device->set_parameters({"2"}));
+  EXPECT_FALSE(source_.device->begin_load("2", {"2", "9"}));
+  EXPECT_THAT(source_.device->parameters(), ElementsAre("2", "1"));
+}
+
+TEST_F(ParametersTest, TheLongestValuesFitTheDeclaredSize) {
+  source_.owner.narrow(1, std::string(63, 'q'));
+  source_.owner.abi.max_state = 64;
+  source_.open(links(source_.owner));
+  EXPECT_GE(source_.chain->max_state(), source_.save().size());
 }
 
 TEST_F(DeviceStateTest, WithoutAnOwnerThereIsNoMigration) {
@@ -348,7 +463,7 @@ TEST_F(DeviceStateTest, ASectionHasAtMostOneMebibyte) {
 
 TEST_F(DeviceStateTest, BulkSectionsReachNoPlugin) {
   destination_.open();
-  auto writer = StreamWriter::create(*match_record(*destination_.chain));
+  auto writer = StreamWriter::create(match_record(*destination_.chain, {}));
   Bytes stream(1 << 16);
   size_t length = writer->take(stream);
   ASSERT_TRUE(writer->section("owner", {.bulk = true}, {}));

@@ -106,6 +106,29 @@ class FakePlugin {
     return with_state();
   }
 
+  FakePlugin& parameter(const hookline_parameter& declared) {
+    parameters_.push_back(declared);
+    abi.parameters = parameters_.data();
+    abi.nr_parameters = static_cast<uint32_t>(parameters_.size());
+    return *this;
+  }
+  /// Other allowed values of one parameter; a single one becomes its init and off value, too.
+  void narrow(size_t index, std::string allowed) {
+    hookline_parameter& p = parameters_[index];
+    allowed_ = std::move(allowed);
+    p.allowed_values = allowed_.c_str();
+    if (allowed_.find('|') == std::string::npos) p.init_value = p.off_value = p.allowed_values;
+  }
+  /// What the host answers; empty if it refuses.
+  std::string ask(uint32_t index) const {
+    const char* value = "";
+    return host->parameter(device, index, &value) == 0 ? value : "";
+  }
+  std::string ask_version() const {
+    const char* version = "";
+    return host->stream_version(device, &version) == 0 ? version : "";
+  }
+
   Link link() { return *make_link(abi, {{.number = reinterpret_cast<uintptr_t>(this), .is_set = true}}); }
   void note(const std::string& what) { journal_.push_back(name_ + " " + what); }
 
@@ -124,6 +147,8 @@ class FakePlugin {
   std::string name_;
   hookline_key key_{};
   std::vector<hookline_range> ranges_;
+  std::vector<hookline_parameter> parameters_;
+  std::string allowed_;
 };
 
 template <typename... Plugins>

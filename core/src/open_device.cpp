@@ -50,7 +50,8 @@ struct OpenDevice::Impl final : RestOfChain {
       : chain(chain_),
         address(info_.address),
         info{address.c_str(), info_.vendor, info_.device, info_.vf_index},
-        host{access_, *this, std::move(log), pf} {
+        host{access_, *this, std::move(log), pf, {}} {
+    host.parameters.present = chain.init_values();
     for (const Link& link : chain.links()) links.emplace_back(link, links.size(), host);
   }
 
@@ -197,6 +198,27 @@ Result<std::unique_ptr<OpenDevice>> OpenDevice::open(const Chain& chain, DeviceA
     if (const Result<void> ok = link.open(impl->info); !ok) return fail(ok.error());
   }
   return std::unique_ptr<OpenDevice>(new OpenDevice(std::move(impl)));
+}
+
+std::span<const std::string> OpenDevice::parameters() const {
+  return impl_->host.parameters.present;
+}
+
+Result<void> OpenDevice::set_parameters(std::vector<std::string> values) {
+  if (const Result<void> ok = chain().check_values(values); !ok) return ok;
+  impl_->host.parameters.present = std::move(values);
+  return {};
+}
+
+void OpenDevice::begin_save() {
+  impl_->host.parameters.saved = impl_->host.parameters.present;
+}
+
+Result<void> OpenDevice::begin_load(std::string version, std::vector<std::string> values) {
+  if (const Result<void> ok = chain().check_values(values); !ok) return ok;
+  impl_->host.parameters.loaded = std::move(values);
+  impl_->host.parameters.stream_version = std::move(version);
+  return {};
 }
 
 namespace {

@@ -35,6 +35,9 @@ HOOKLINE_AT(hookline_step, timeout_us, 16);
 HOOKLINE_SIZE(hookline_program, 16);
 HOOKLINE_SIZE(hookline_key, 56);
 HOOKLINE_SIZE(hookline_value, 24);
+HOOKLINE_SIZE(hookline_parameter, 48);
+HOOKLINE_AT(hookline_parameter, allowed_values, 32);
+HOOKLINE_AT(hookline_parameter, flags, 40);
 HOOKLINE_SIZE(hookline_access, 40);
 HOOKLINE_AT(hookline_access, value, 24);
 HOOKLINE_SIZE(hookline_ioctl, 32);
@@ -50,6 +53,8 @@ HOOKLINE_AT(hookline_host, run_rest, 40);
 HOOKLINE_AT(hookline_host, start_once, 80);
 HOOKLINE_AT(hookline_host, put, 104);
 HOOKLINE_AT(hookline_host, now_ns, 128);
+HOOKLINE_AT(hookline_host, parameter, 136);
+HOOKLINE_AT(hookline_host, stream_version, 144);
 HOOKLINE_AT(hookline_plugin, name, 24);
 HOOKLINE_AT(hookline_plugin, devices, 64);
 HOOKLINE_AT(hookline_plugin, nr_devices, 96);
@@ -58,7 +63,10 @@ HOOKLINE_AT(hookline_plugin, ops_known, 160);
 HOOKLINE_AT(hookline_plugin, max_state, 176);
 HOOKLINE_AT(hookline_plugin, open, 192);
 HOOKLINE_AT(hookline_plugin, apply, 248);
-HOOKLINE_ASSERT(sizeof(struct hookline_plugin) >= 256);
+HOOKLINE_AT(hookline_plugin, parameters, 256);
+HOOKLINE_AT(hookline_plugin, nr_parameters, 264);
+HOOKLINE_AT(hookline_plugin, reads, 272);
+HOOKLINE_ASSERT(sizeof(struct hookline_plugin) >= 280);
 
 #ifndef __cplusplus
 static int plain_open(const struct hookline_host* host, struct hookline_device* dev, const struct hookline_info* info,

@@ -168,6 +168,29 @@ uint64_t host_now_ns() noexcept {
   return static_cast<uint64_t>(now.tv_sec) * 1000000000 + static_cast<uint64_t>(now.tv_nsec);
 }
 
+int host_parameter(hookline_device* dev, uint32_t index, const char** value) noexcept {
+  return guarded(dev, [&]() -> Result<void> {
+    const ParameterValues& all = dev->host.parameters;
+    const std::vector<std::string>& values = dev->moving == hookline_device::Moving::saving    ? all.saved
+                                             : dev->moving == hookline_device::Moving::loading ? all.loaded
+                                                                                               : all.present;
+    if (!dev->link.owns_migration() || index >= values.size())
+      return fail(EINVAL, fmt::format("the plugin has no migration parameter {}", index));
+    *value = values[index].c_str();
+    return {};
+  });
+}
+
+int host_stream_version(hookline_device* dev, const char** version) noexcept {
+  return guarded(dev, [&]() -> Result<void> {
+    if (!dev->link.owns_migration() || dev->moving != hookline_device::Moving::loading)
+      return fail(EINVAL,
+                  "the version of the state is known to the owner of the migration, in load() and apply()");
+    *version = dev->host.parameters.stream_version.c_str();
+    return {};
+  });
+}
+
 }  // namespace
 
 const hookline_host kHostTable = {
@@ -189,6 +212,8 @@ const hookline_host kHostTable = {
     .get = host_get,
     .reject = host_reject,
     .now_ns = host_now_ns,
+    .parameter = host_parameter,
+    .stream_version = host_stream_version,
 };
 
 }  // namespace hookline
@@ -220,7 +245,8 @@ Error hookline_device::explain(std::string_view name, int code) const {
 }
 
 template <typename Callback>
-Result<int> hookline_device::call(std::string_view name, Callback&& callback) {
+Result<int> hookline_device::call(std::string_view name, Callback&& callback, Moving moves) {
+  moving = moves;
   said.reset();
   refused.reset();
   int ret = 0;
@@ -232,6 +258,7 @@ Result<int> hookline_device::call(std::string_view name, Callback&& callback) {
   } catch (...) {
     ret = hookline::host_fail(this, EIO, "it threw something that is no std::exception");
   }
+  moving = Moving::no;
   if (ret >= 0) return ret;
   return fail(explain(name, ret < -hookline::kMaxErrno ? EIO : -ret));
 }
@@ -284,14 +311,16 @@ Result<void> hookline_device::event(const hookline_event& event) {
 
 Result<bool> hookline_device::save(hookline::FieldWriter& out) {
   hookline_writer writer{*this, out};
-  const Result<int> ret = call("save()", [&] { return link.plugin.save(self_, &writer); });
+  const Result<int> ret = call(
+      "save()", [&] { return link.plugin.save(self_, &writer); }, Moving::saving);
   if (!ret) return fail(ret.error());
   return *ret > 0;
 }
 
 Result<void> hookline_device::load(hookline::FieldReader& in) {
   hookline_reader reader{*this, in};
-  const Result<int> ret = call("load()", [&] { return link.plugin.load(self_, &reader); });
+  const Result<int> ret = call(
+      "load()", [&] { return link.plugin.load(self_, &reader); }, Moving::loading);
   if (ret) return {};
   // A refused field says more about itself than the plugin can: section, offset, value.
   if (refused && refused->code == ret.error().code) return fail(*refused);
@@ -299,7 +328,8 @@ Result<void> hookline_device::load(hookline::FieldReader& in) {
 }
 
 Result<void> hookline_device::apply() {
-  const Result<int> ret = call("apply()", [&] { return link.plugin.apply(self_); });
+  const Result<int> ret = call(
+      "apply()", [&] { return link.plugin.apply(self_); }, Moving::loading);
   if (!ret) return fail(ret.error());
   return {};
 }

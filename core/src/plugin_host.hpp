@@ -28,12 +28,21 @@ class RestOfChain {
   virtual Result<void> run_rest(size_t link, hookline_access& access) = 0;
 };
 
+/// Values of the owner's parameters, by what a callback may ask for.
+struct ParameterValues {
+  std::vector<std::string> present;
+  std::vector<std::string> saved;   // when the stream began
+  std::vector<std::string> loaded;  // of the stream that comes
+  std::string stream_version;
+};
+
 /// What all links of one open share.
 struct PluginHost {
   DeviceAccess& access;
   RestOfChain& rest;
   PluginLog log;
   PfPort* pf;
+  ParameterValues parameters;
 };
 
 extern const hookline_host kHostTable;
@@ -61,13 +70,15 @@ struct hookline_device {
   const hookline::Link& link;
   const size_t index;
   hookline::PluginHost& host;
+  enum class Moving { no, saving, loading };
+  Moving moving = Moving::no;                // which of save(), load(), apply() runs
   const hookline_access* running = nullptr;  // what access() is being asked
   std::optional<hookline::Error> said;       // by the plugin, with fail()
   std::optional<hookline::Error> refused;    // by a host function
 
  private:
   template <typename Callback>
-  hookline::Result<int> call(std::string_view name, Callback&& callback);
+  hookline::Result<int> call(std::string_view name, Callback&& callback, Moving moves = Moving::no);
   hookline::Error explain(std::string_view name, int code) const;
 
   std::vector<hookline_value> values_;

@@ -137,6 +137,13 @@ Result<std::unique_ptr<SoftwareDevice>> SoftwareDevice::create(const hookline_mo
         !ok)
       return fail(ok.error());
   }
+  device->parameters_ = device->chain_.init_values();
+  for (const auto& [name, value] : device->options_.parameters) {
+    const Result<size_t> index = device->find_parameter(name);
+    if (!index) return fail(index.error());
+    device->parameters_[*index] = value;
+  }
+  if (const Result<void> ok = device->chain_.check_values(device->parameters_); !ok) return fail(ok.error());
   device->model_self_ = model.create(&device->model_host_, device->options_.index);
   if (!device->model_self_) return fail(ENOMEM, fmt::format("no memory for a model of \"{}\"", model.name));
   if (const Result<void> ok = device->start_worker(); !ok) return fail(ok.error());
@@ -396,6 +403,7 @@ Result<void> SoftwareDevice::write_state(std::span<const std::byte> bytes) {
   const Result<void> ok = loader_->write(bytes);
   // What a refused stream has left in the device must not stay there.
   if (!ok) run_reset_program();
+  if (loader_->complete()) parameters_.assign(worker_->parameters().begin(), worker_->parameters().end());
   return ok;
 }
 
@@ -459,7 +467,28 @@ Result<void> SoftwareDevice::start_worker() {
       OpenDevice::open(chain_, *access_, options_.info, options_.log, options_.pf);
   if (!opened) return fail(opened.error());
   worker_ = std::move(*opened);
-  return {};
+  return worker_->set_parameters(parameters_);
+}
+
+Result<size_t> SoftwareDevice::find_parameter(std::string_view name) const {
+  const std::span<const hookline_parameter> all = chain_.parameters();
+  const auto found = std::ranges::find_if(all, [name](const auto& p) { return name == p.name; });
+  if (found == all.end())
+    return fail(EINVAL, fmt::format("the device has no migration parameter \"{}\"", name));
+  return static_cast<size_t>(found - all.begin());
+}
+
+Result<void> SoftwareDevice::set_parameter(std::string_view name, const std::string& value) {
+  const Result<size_t> index = find_parameter(name);
+  if (!index) return fail(index.error());
+  if (!(chain_.parameters()[*index].flags & HOOKLINE_PARAMETER_RUNTIME))
+    return fail(EBUSY,
+                fmt::format("migration parameter \"{}\" cannot change while the device is open", name));
+  std::vector<std::string> values = parameters_;
+  values[*index] = value;
+  if (const Result<void> ok = chain_.check_values(values); !ok) return ok;
+  parameters_ = values;
+  return worker_ ? worker_->set_parameters(std::move(values)) : Result<void>{};
 }
 
 DeviceAccess& SoftwareDevice::behind() {

@@ -369,6 +369,132 @@ TEST_F(SoftwareDeviceTest, AccessesAreCutAtTrappedRangesAsInTheKernel) {
   EXPECT_THAT(journal, ElementsAre("plugin write 0x4+2"));
 }
 
+// ---- migration parameters
+
+/// The toy, a release later: version 2 of its state has one value more.
+class NewerToy final : public MigrationOwner {
+ public:
+  explicit NewerToy(Device& dev) : dev_(dev) {}
+  Answer on_write(Access& a) override {
+    if (a.value32() == 0xdead) raise(EPROTO, std::string(dev_.stream_version()));
+    return Answer::pass;
+  }
+  void save(SectionWriter& out) override {
+    out.u32("address", dev_.read32(0, toy::kAddress));
+    if (dev_.parameter(0) == "2") out.u32("count", dev_.read32(0, toy::kCount));
+  }
+  void load(SectionReader& in) override {
+    address_ = in.u32("address", multiple_of(4, 0xfffffffc));
+    if (dev_.stream_version() == "2") count_ = in.u32("count", anything());
+    if (dev_.parameter(0) != dev_.stream_version()) in.reject("address", "two versions at once");
+  }
+  void apply() override {
+    dev_.write32(0, toy::kAddress, address_);
+    dev_.write32(0, toy::kCount, count_);
+  }
+
+  static constexpr PluginInfo kInfo = {
+      .name = "toy",
+      .version = "2.0",
+      .model = "com.example/toy",
+      .migration_version = "2",
+      .reads = "1|2",
+      .traps = {{.region = 0, .ops = HOOKLINE_WANT_WRITE, .offset = toy::kMode, .length = 4}},
+      .parameters = {{"state_version", "Format of the state", "2", "1", "1|2",
+                      HOOKLINE_PARAMETER_RUNTIME | HOOKLINE_PARAMETER_VERSION, 0},
+                     {"queues", "Queues the guest sees", "1", "1", "1-8", 0, 0}},
+      .max_state = 8};
+
+ private:
+  Device& dev_;
+  uint32_t address_ = 0, count_ = 0;
+};
+const hookline_plugin kNewerToy = detail::describe<NewerToy>(NewerToy::kInfo);
+
+class ParametersTest : public SoftwareDeviceTest {
+ protected:
+  using Values = std::vector<std::pair<std::string, std::string>>;
+  std::unique_ptr<SoftwareDevice> newer(Values values = {}) {
+    auto device = SoftwareDevice::create(toy::kModel, *build_chain({*make_link(kNewerToy)}),
+                                         {.parameters = std::move(values), .memory = memory_});
+    EXPECT_TRUE(device) << device.error().text;
+    return std::move(*device);
+  }
+  static Result<void> move(SoftwareDevice& source, SoftwareDevice& destination) {
+    EXPECT_TRUE(source.set_state(stop_copy));
+    const auto stream = source.save_all();
+    EXPECT_TRUE(stream);
+    EXPECT_TRUE(destination.set_state(resuming));
+    const Result<void> ok = destination.write_state(*stream);
+    destination.set_state(ok ? running : error);
+    return ok;
+  }
+};
+
+TEST_F(ParametersTest, AHostWithoutParametersRefusesThePluginByItsFeature) {
+  EXPECT_EQ(kNewerToy.abi.required, HOOKLINE_REQUIRE_PARAMETERS);
+  EXPECT_EQ(toy::kPlugin.abi.required, 0U);
+}
+
+TEST_F(ParametersTest, MM3_ANewDeviceHoldsTheInitValuesOrWhatItIsDefinedWith) {
+  EXPECT_THAT(newer()->parameters(), ElementsAre("2", "1"));
+  EXPECT_THAT(newer({{"queues", "3"}})->parameters(), ElementsAre("2", "3"));
+  const Values wrong[] = {{{"queues", "9"}}, {{"cows", "1"}}};
+  for (const Values& values : wrong) {
+    const auto device =
+        SoftwareDevice::create(toy::kModel, *build_chain({*make_link(kNewerToy)}), {.parameters = values});
+    ASSERT_FALSE(device);
+    EXPECT_EQ(device.error().code, EINVAL);
+  }
+}
+
+TEST_F(ParametersTest, MM6_ARuntimeParameterMayChangeWhileTheDeviceIsOpenTheOtherIsBusy) {
+  auto device = newer();
+  EXPECT_TRUE(device->set_parameter("state_version", "1"));
+  EXPECT_EQ(device->set_parameter("queues", "2").error().code, EBUSY);
+  EXPECT_EQ(device->set_parameter("state_version", "3").error().code, EINVAL);
+  EXPECT_EQ(device->set_parameter("cows", "3").error().code, EINVAL);
+  EXPECT_THAT(device->parameters(), ElementsAre("1", "1"));
+}
+
+TEST_F(ParametersTest, TheValuesAreTheDevicesAndOutliveWorkerAndReset) {
+  auto device = newer({{"queues", "3"}});
+  ASSERT_TRUE(device->set_parameter("state_version", "1"));
+  device->kill_worker();
+  ASSERT_TRUE(device->start_worker());
+  EXPECT_THAT(device->worker()->parameters(), ElementsAre("1", "3"));
+  device->reset();
+  EXPECT_THAT(device->worker()->parameters(), ElementsAre("1", "3"));
+}
+
+TEST_F(ParametersTest, MV5_BothVersionsMoveAndTheDestinationTakesTheValuesOver) {
+  for (const std::string version : {"1", "2"}) {
+    auto source = newer({{"queues", "3"}}), destination = newer({{"queues", "8"}});
+    ASSERT_TRUE(source->set_parameter("state_version", version));
+    ASSERT_TRUE(source->write32(0, toy::kAddress, 64));
+    ASSERT_TRUE(source->write32(0, toy::kCount, 7));
+    const Result<void> ok = move(*source, *destination);
+    ASSERT_TRUE(ok) << ok.error().text;
+    EXPECT_EQ(peek(*destination, toy::kAddress), 64U);
+    EXPECT_EQ(peek(*destination, toy::kCount), version == "2" ? 7U : 0U);
+    EXPECT_THAT(destination->parameters(), ElementsAre(version, "3"));
+  }
+}
+
+TEST_F(ParametersTest, ARefusedStreamLeavesTheValuesAlone) {
+  auto source = newer(), destination = newer({{"queues", "8"}});
+  ASSERT_TRUE(source->write32(0, toy::kAddress, 65));
+  EXPECT_FALSE(move(*source, *destination));
+  EXPECT_THAT(destination->parameters(), ElementsAre("2", "8"));
+}
+
+TEST_F(ParametersTest, TheStreamsVersionIsKnownOnlyWhileItIsLoaded) {
+  auto device = newer();
+  const Result<void> ok = device->write32(0, toy::kMode, 0xdead);
+  ASSERT_FALSE(ok);
+  EXPECT_THAT(ok.error().text, HasSubstr("in load() and apply()"));
+}
+
 TEST_F(SoftwareDeviceTest, IoctlsRunTheRestInTheVmmsThread) {
   test::Journal journal;
   test::FakePlugin plugin("plugin", journal);

@@ -37,6 +37,19 @@ TEST(AbiOldPlugin, EveryFieldIsFoundWhereItWas) {
   EXPECT_EQ(p.max_state, 4096u);
   EXPECT_EQ(p.ioctls, 2u);
   EXPECT_EQ(p.features, 4u);
+  EXPECT_EQ(p.nr_parameters, 0u);
+  EXPECT_EQ(p.reads, nullptr);
+}
+
+TEST(AbiOldPlugin, EmitsAndReadsItsOneVersion) {
+  const auto plugin = load_plugin(HOOKLINE_OLD_PLUGIN, {});
+  ASSERT_TRUE(plugin) << plugin.error().text;
+  const auto chain = build_chain({*make_link((*plugin)->abi(), {}, *plugin)});
+  ASSERT_TRUE(chain) << chain.error().text;
+  EXPECT_TRUE(chain->parameters().empty());
+  EXPECT_EQ(chain->emits({}), "old");
+  ASSERT_EQ(chain->reads().size(), 1u);
+  EXPECT_EQ(chain->reads()[0], "old");
 }
 
 TEST(AbiOldPlugin, IsOpenedWithItsOptionAndAnswersAnAccess) {

@@ -130,5 +130,20 @@ int main(void) {
   AT(hookline_plugin, save);
   AT(hookline_plugin, load);
   AT(hookline_plugin, apply);
+
+#if HOOKLINE_ABI_MINOR >= 1
+  SIZE(hookline_parameter);
+  AT(hookline_parameter, name);
+  AT(hookline_parameter, description);
+  AT(hookline_parameter, init_value);
+  AT(hookline_parameter, off_value);
+  AT(hookline_parameter, allowed_values);
+  AT(hookline_parameter, flags);
+  AT(hookline_host, parameter);
+  AT(hookline_host, stream_version);
+  AT(hookline_plugin, parameters);
+  AT(hookline_plugin, nr_parameters);
+  AT(hookline_plugin, reads);
+#endif
   return 0;
 }

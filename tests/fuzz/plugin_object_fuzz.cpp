@@ -4,6 +4,7 @@
 // chain, and a chain stays within what the kernel takes.
 #include <fuzzer/FuzzedDataProvider.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <deque>
@@ -92,6 +93,9 @@ class Object {
     plugin.save = saves != odd() ? save : nullptr;
     plugin.load = saves != odd() ? load : nullptr;
     plugin.apply = saves != odd() ? apply : nullptr;
+    fill(parameters_, [&] { return parameter(); });
+    plugin.parameters = parameters_.data(), plugin.nr_parameters = size(parameters_);
+    plugin.reads = text(in_.ConsumeBool() ? "1|2" : nullptr);
   }
 
   hookline_plugin plugin{};
@@ -118,6 +122,15 @@ class Object {
             in_.ConsumeIntegralInRange<uint32_t>(0, 2),
             small(),
             small()};
+  }
+  hookline_parameter parameter() {
+    return {text(in_.ConsumeBool() ? "a" : "b"),
+            text("A parameter"),
+            text("1"),
+            text("2"),
+            text(in_.ConsumeBool() ? "1|2" : "0-8"),
+            in_.ConsumeIntegralInRange<uint32_t>(0, 4),
+            0};
   }
   hookline_step step() {
     hookline_step s{};
@@ -152,6 +165,7 @@ class Object {
   std::vector<hookline_range> ranges_;
   std::vector<hookline_register> registers_;
   std::vector<hookline_key> keys_;
+  std::vector<hookline_parameter> parameters_;
   std::vector<hookline_step> stop_, start_, reset_;
 };
 
@@ -193,6 +207,11 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   }
   for (const auto program : {chain->stop(), chain->start(), chain->reset()})
     require(program.size() <= VFIO_PCI_HOOKS_MAX_STEPS, "a program longer than the kernel takes");
+  const auto values = chain->init_values();
+  require(chain->check_values(values).has_value(), "init values that are not allowed");
+  if (chain->version_parameter())
+    require(std::ranges::find(chain->reads(), chain->emits(values)) != chain->reads().end(),
+            "a plugin that does not read what it emits");
   require(chain->owner().has_value() == (chain->max_state() != 0),
           "an owner without a state, or a state without owner");
   return 0;

@@ -193,7 +193,9 @@ class HookChannelTest : public ::testing::Test {
     return *device.read<uint32_t>(0, offset);
   }
 
-  size_t record_size() const { return StreamWriter::create(*match_record(chain_))->pending(); }
+  size_t record_size() const {
+    return StreamWriter::create(match_record(chain_, chain_.init_values()))->pending();
+  }
 
   const Chain chain_ = *build_chain({*make_link(kPlugin)});
   ControlDevice control_ = std::move(*ControlDevice::open());

@@ -71,6 +71,19 @@ class Chain {
   std::span<const hookline_step> start() const { return start_; }
   std::span<const hookline_step> reset() const { return reset_; }
 
+  /// The owner's migration parameters, as its library declares them.
+  std::span<const hookline_parameter> parameters() const { return parameters_; }
+  /// Which of them is the state version that is emitted.
+  std::optional<size_t> version_parameter() const { return version_parameter_; }
+  /// The state versions the owner's load() takes.
+  std::span<const std::string> reads() const { return reads_; }
+  /// What a new device's parameters hold.
+  std::vector<std::string> init_values() const;
+  /// The state version that is emitted with these values of the parameters; empty without an owner.
+  std::string emits(std::span<const std::string> values) const;
+  /// EINVAL unless there is an allowed value for each parameter; names the parameter and what is allowed.
+  Result<void> check_values(std::span<const std::string> values) const;
+
   /// Upper bound of the whole device-state stream in bytes, framing included; 0 without an owner.
   uint64_t max_state() const { return max_state_; }
 
@@ -84,12 +97,15 @@ class Chain {
   uint32_t ioctls_ = 0, features_ = 0, shadow_size_ = 0;
   bool has_guard_ = false;
   std::span<const hookline_step> stop_, start_, reset_;  // in the owner's library
+  std::span<const hookline_parameter> parameters_;       // in the owner's library
+  std::optional<size_t> version_parameter_;
+  std::vector<std::string> reads_;
   uint64_t max_state_ = 0;
 };
 
 /// EINVAL for links that cannot stand together: no link, the same plugin twice, two owners, two guards on the
 /// same bytes, a guard that does not know an operation another link uses, too much shadow, too many ranges, a
-/// program that is too long or wrong.
+/// program that is too long or wrong, migration parameters that make no sense.
 Result<Chain> build_chain(std::vector<Link> links);
 
 }  // namespace hookline

@@ -19,6 +19,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include <hookline/open_device.hpp>
@@ -29,11 +30,14 @@ namespace hookline {
 
 enum class SavePhase { pre_copy, stop_copy };
 
-/// The record a chain's streams begin with. EOPNOTSUPP: the chain has no migration owner.
-Result<MatchRecord> match_record(const Chain& chain);
+/// The record a chain's streams begin with while the owner's parameters hold `values`: its parameters are
+/// those that differ from their off value. The chain has an owner.
+MatchRecord match_record(const Chain& chain, std::span<const std::string> values);
 
-/// Whether a stream with this record may be loaded by the chain; EINVAL with what differs and what to do.
-Result<void> check_match(const Chain& chain, const MatchRecord& match);
+/// The values the chain's device takes over with a stream of this record: the record's, else the off value.
+/// EOPNOTSUPP: the chain has no migration owner; EINVAL: the chain cannot load it, with what differs and what
+/// to do.
+Result<std::vector<std::string>> check_match(const Chain& chain, const MatchRecord& match);
 
 class DeviceStateSaver {
  public:
@@ -70,7 +74,7 @@ class DeviceStateLoader {
   DeviceStateLoader& operator=(const DeviceStateLoader&) = delete;
 
   /// Takes bytes in any cut. With the trailer's last byte every plugin has loaded and applied its state, in
-  /// chain order.
+  /// chain order, and the device has taken over the stream's parameters.
   Result<void> write(std::span<const std::byte> bytes);
   /// Everything was written and applied.
   bool complete() const { return reader_.complete(); }

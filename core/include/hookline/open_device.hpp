@@ -21,6 +21,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include <hookline/plugin.h>
 #include <hookline/chain.hpp>
@@ -69,6 +70,16 @@ class OpenDevice {
 
   /// Tells every link; a failure is logged.
   void event(const hookline_event& event) noexcept;
+
+  /// Values of the owner's migration parameters, in the order of chain().parameters(); those of a new device
+  /// at first.
+  std::span<const std::string> parameters() const;
+  /// EINVAL for values that are not allowed; nothing has changed then.
+  Result<void> set_parameters(std::vector<std::string> values);
+  /// A stream begins: save() is told the values as they are now, whatever is set later.
+  void begin_save();
+  /// A stream comes: what load() and apply() are told. The device's own values stay until set_parameters().
+  Result<void> begin_load(std::string version, std::vector<std::string> values);
 
   /// One section of a link; true: it has more, call again.
   Result<bool> save(size_t link, FieldWriter& out) noexcept;

@@ -43,12 +43,13 @@ extern "C" {
 
 #define HOOKLINE_ABI_MAGIC 0x4b4c4b48u /* "HKLK" in memory */
 #define HOOKLINE_ABI_MAJOR 1
-#define HOOKLINE_ABI_MINOR 0
+#define HOOKLINE_ABI_MINOR 1 /* 1: migration parameters, several state versions */
 
 /* Host features a plugin may require in abi.required. A host that lacks one refuses the plugin by name of the bit. */
 #define HOOKLINE_REQUIRE_IOVA_READ (UINT64_C(1) << 0)  /* guest memory, at least for reading */
 #define HOOKLINE_REQUIRE_PF (UINT64_C(1) << 1)         /* requests to the PF's side through the supervisor */
-#define HOOKLINE_HOST_FEATURES (HOOKLINE_REQUIRE_IOVA_READ | HOOKLINE_REQUIRE_PF)
+#define HOOKLINE_REQUIRE_PARAMETERS (UINT64_C(1) << 2) /* migration parameters: a host of ABI 1.0 has none */
+#define HOOKLINE_HOST_FEATURES (HOOKLINE_REQUIRE_IOVA_READ | HOOKLINE_REQUIRE_PF | HOOKLINE_REQUIRE_PARAMETERS)
 
 /* Frozen for ever: every major version opens with it. */
 struct hookline_abi {
@@ -149,6 +150,25 @@ struct hookline_value {
   uint32_t reserved;
 };
 
+/*
+ * A migration parameter: what source and destination must agree on, or what makes a newer plugin emit an older state format.
+ * Only a migration owner has any. All texts are static. A value is 1 to 63 printable ASCII characters without blank and '|'.
+ * A destination must allow the source's value; a source whose value is the off value can do without the parameter there.
+ * Since ABI 1.1.
+ */
+#define HOOKLINE_PARAMETER_RUNTIME (UINT32_C(1) << 0) /* may change while the device is open; counts from the next save on */
+#define HOOKLINE_PARAMETER_VERSION (UINT32_C(1) << 1) /* its value is the state version save() emits; RUNTIME, too; at most one */
+#define HOOKLINE_MAX_PARAMETERS 32
+struct hookline_parameter {
+  const char* name;           /* [a-z][a-z0-9_]*, at most 31 bytes; not "model" */
+  const char* description;    /* one line, at most 255 bytes */
+  const char* init_value;     /* of a device that is new */
+  const char* off_value;      /* as if the parameter did not exist */
+  const char* allowed_values; /* separated by '|', at most 255 bytes; LOW-HIGH of two decimal numbers is a range: "off|1-8" */
+  uint32_t flags;             /* HOOKLINE_PARAMETER_* */
+  uint32_t reserved;
+};
+
 /* One access to a declared range, at most 8 bytes, naturally aligned. */
 struct hookline_access {
   uint32_t op; /* HOOKLINE_OP_READ or _WRITE */
@@ -234,6 +254,16 @@ struct hookline_host {
   int (*reject)(struct hookline_reader* in, const char* name, const char* reason);
 
   uint64_t (*now_ns)(void); /* CLOCK_MONOTONIC */
+
+  /* Since ABI 1.1. *value is valid until the callback returns. */
+
+  /* The value of parameters[index]. In save(): as it was when the stream began. In load() and apply(): what this device takes
+   * over from the source. Otherwise the present one. */
+  int (*parameter)(struct hookline_device* dev, uint32_t index, const char** value);
+  /* In load() and apply(): the version of the state that comes, one of plugin->reads. */
+  int (*stream_version)(struct hookline_device* dev, const char** version);
+
+  /* Append only below. */
 };
 
 /* A device as open() sees it. */
@@ -250,7 +280,9 @@ struct hookline_plugin {
   const char* version;           /* static; the plugin's own, for people */
   const char* summary;           /* static; one line */
   const char* model;             /* static; migration owner: reverse domain, e.g. "com.intel/82576-vf"; else NULL */
-  const char* migration_version; /* static; migration owner: opaque ASCII, at most 4096 bytes; else NULL */
+  /* static; migration owner: the state version save() emits, opaque ASCII, at most 4096 bytes; else NULL. With a parameter that
+   * is HOOKLINE_PARAMETER_VERSION its init value. */
+  const char* migration_version;
 
   const struct hookline_device_id* devices; /* static; what it serves; NULL: every device */
   /* static; what the plugin traps. A plugin that passes unknown operations (UNKNOWN_PASS) and has no ranges traps nothing and is
@@ -287,6 +319,14 @@ struct hookline_plugin {
   int (*save)(void* self, struct hookline_writer* out);
   int (*load)(void* self, struct hookline_reader* in);
   int (*apply)(void* self);
+
+  /* Since ABI 1.1. */
+  const struct hookline_parameter* parameters; /* static; of a migration owner only */
+  uint32_t nr_parameters;                      /* at most HOOKLINE_MAX_PARAMETERS */
+  uint32_t reserved;
+  /* static; migration owner: the state versions load() takes, separated by '|', at most 255 bytes; what it can emit is among
+   * them. NULL: migration_version alone. */
+  const char* reads;
 
   /* Append only below. */
 };

@@ -72,6 +72,20 @@ class Device {
   bool flag(size_t index) const { return values_[index].number != 0; }
   std::string_view text(size_t index) const { return values_[index].text ? values_[index].text : ""; }
 
+  /// Migration parameter number `index` in the order of PluginInfo::parameters; plugin.h says which value when. Valid until the
+  /// callback returns.
+  std::string_view parameter(size_t index) const {
+    const char* value = "";
+    check(host_->parameter(dev_, static_cast<uint32_t>(index), &value), "reading a migration parameter");
+    return value;
+  }
+  /// In load() and apply(): the version of the state that comes, one of PluginInfo::reads. Valid as parameter().
+  std::string_view stream_version() const {
+    const char* version = "";
+    check(host_->stream_version(dev_, &version), "reading the version of the state");
+    return version;
+  }
+
   void log(uint32_t level, const std::string& line) const { host_->log(dev_, level, line.c_str()); }
   void info_line(const std::string& line) const { log(HOOKLINE_LOG_INFO, line); }
   void warn(const std::string& line) const { log(HOOKLINE_LOG_WARNING, line); }
@@ -310,6 +324,7 @@ using DeviceId = hookline_device_id;
 using Range = hookline_range;
 using Register = hookline_register;
 using Key = hookline_key;
+using MigrationParameter = hookline_parameter;
 using Steps = List<hookline_step, HOOKLINE_MAX_STEPS>;
 
 /// What a plugin is, in the order of the fields below (C++20 designated initialisers).
@@ -319,10 +334,12 @@ struct PluginInfo {
   const char* summary = "";
   const char* model = nullptr;              ///< migration owner
   const char* migration_version = nullptr;  ///< migration owner
+  const char* reads = nullptr;              ///< migration owner; "1|2"; none: migration_version alone
   List<DeviceId, 32> devices = {};          ///< none: every device
   List<Range, 32> traps = {};
   List<Register, 96> registers = {};
   List<Key, 16> keys = {};
+  List<MigrationParameter, HOOKLINE_MAX_PARAMETERS> parameters = {};  ///< migration owner
   Steps stop = {}, start = {}, reset = {};
   uint32_t unknown_op = HOOKLINE_UNKNOWN_REFUSE;
   uint32_t shadow_size = 0;
@@ -420,6 +437,7 @@ constexpr hookline_plugin describe(const PluginInfo& info) {
   constexpr bool owner = std::is_base_of_v<MigrationOwner, Plugin>;
   hookline_plugin p{};
   p.abi = {HOOKLINE_ABI_MAGIC, HOOKLINE_ABI_MAJOR, HOOKLINE_ABI_MINOR, sizeof(hookline_plugin), 0, info.required};
+  if (info.parameters.count) p.abi.required |= HOOKLINE_REQUIRE_PARAMETERS;
   p.name = info.name;
   p.version = info.version;
   p.summary = info.summary;
@@ -448,6 +466,9 @@ constexpr hookline_plugin describe(const PluginInfo& info) {
   p.access = T::access;
   p.ioctl = T::ioctl;
   p.event = T::event;
+  p.parameters = info.parameters.items;
+  p.nr_parameters = info.parameters.count;
+  p.reads = info.reads;
   // A handler that kept Handler's empty save() adds no section.
   if constexpr (owner || !std::is_same_v<decltype(&Plugin::save), decltype(&Handler::save)>) {
     p.save = T::save;

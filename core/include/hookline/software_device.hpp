@@ -22,6 +22,8 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include <hookline/model.h>
@@ -40,6 +42,8 @@ class SoftwareDevice {
   struct Options {
     uint32_t index = 0;  ///< which function of its kind: two of them differ in what hardware lets differ
     DeviceInfo info{};   ///< vendor and device are the model's
+    std::vector<std::pair<std::string, std::string>>
+        parameters{};               ///< values at first, where not the init value
     std::span<std::byte> memory{};  ///< the guest's, from IOVA 0; two devices may share it
     Grant grant = Grant::none;
     bool fail_without_worker = false;
@@ -81,8 +85,16 @@ class SoftwareDevice {
   Result<uint64_t> initial_bytes() const;
   /// VFIO_DEVICE_FEATURE_MIG_DATA_SIZE.
   uint64_t stop_copy_bytes() const;
-  /// Always succeeds and leads to RUNNING.
+  /// Always succeeds and leads to RUNNING. The parameters stay.
   void reset();
+
+  // ---- migration parameters: the device's, whatever worker serves it
+
+  /// In the order of chain().parameters(). Those of a new device at first, the source's after a migration.
+  const std::vector<std::string>& parameters() const { return parameters_; }
+  /// As a write to sysfs. EINVAL: not a parameter, or not allowed. EBUSY: it cannot change while the device
+  /// is open.
+  Result<void> set_parameter(std::string_view name, const std::string& value);
 
   // ---- the wire
 
@@ -110,6 +122,7 @@ class SoftwareDevice {
   Result<void> access(uint32_t op, uint32_t region, uint64_t offset, std::span<std::byte> data);
   Result<void> trapped(hookline_access& access);
   Result<void> missed();
+  Result<size_t> find_parameter(std::string_view name) const;
   Result<uint64_t> device_access(uint32_t op, uint32_t region, uint64_t offset, uint32_t width,
                                  uint64_t value);
   uint64_t region_size(uint32_t region) const;
@@ -133,6 +146,7 @@ class SoftwareDevice {
 
   MigrationState state_ = MigrationState::running;
   bool incomplete_ = false;
+  std::vector<std::string> parameters_;
   std::unique_ptr<Access> access_;
   std::unique_ptr<OpenDevice> worker_;
 
