@@ -56,8 +56,9 @@ Result<std::vector<std::string>> check_match(const Chain& chain, const MatchReco
   const std::span<const hookline_parameter> parameters = chain.parameters();
   std::vector<std::string> values;
   for (const hookline_parameter& parameter : parameters) values.emplace_back(parameter.off_value);
-  for (const auto& [name, value] : match.parameters) {
-    const auto known = std::ranges::find_if(parameters, [&](const auto& p) { return p.name == name; });
+  for (const Parameter& given : match.parameters) {
+    const auto known =
+        std::ranges::find_if(parameters, [&given](const auto& p) { return p.name == given.name; });
     if (known == parameters.end())
       return fail(
           EINVAL,
