@@ -112,6 +112,27 @@ const struct vph_handler vph_channel_handler = {
 
 /* --------------------------------------------------- what happens to the device */
 
+static void vph_channel_release(struct kref *kref)
+{
+	struct vph_channel *ch = container_of(kref, struct vph_channel, kref);
+
+	mutex_destroy(&ch->lock);
+	kfree(ch->values);
+	kvfree(ch->shadow);
+	vph_definition_put(ch->def);
+	kfree(ch);
+}
+
+void vph_channel_get(struct vph_channel *ch)
+{
+	kref_get(&ch->kref);
+}
+
+void vph_channel_put(struct vph_channel *ch)
+{
+	kref_put(&ch->kref, vph_channel_release);
+}
+
 struct vph_channel *vph_channel_create(struct vph_definition *def)
 {
 	struct vph_channel *ch;
@@ -131,29 +152,15 @@ struct vph_channel *vph_channel_create(struct vph_definition *def)
 	ch->def = def;
 	init_waitqueue_head(&ch->vmm_wait);
 	init_waitqueue_head(&ch->worker_wait);
+	init_waitqueue_head(&ch->query_wait);
 	mutex_init(&ch->lock);
 	INIT_LIST_HEAD(&ch->pending);
+	INIT_LIST_HEAD(&ch->queries);
+	if (vph_parameters_init(ch)) {
+		vph_channel_put(ch);
+		return NULL;
+	}
 	return ch;
-}
-
-static void vph_channel_release(struct kref *kref)
-{
-	struct vph_channel *ch = container_of(kref, struct vph_channel, kref);
-
-	mutex_destroy(&ch->lock);
-	kvfree(ch->shadow);
-	vph_definition_put(ch->def);
-	kfree(ch);
-}
-
-void vph_channel_get(struct vph_channel *ch)
-{
-	kref_get(&ch->kref);
-}
-
-void vph_channel_put(struct vph_channel *ch)
-{
-	kref_put(&ch->kref, vph_channel_release);
 }
 
 /* Something came up for the worker, or its session ended. */
@@ -203,6 +210,7 @@ void vph_channel_gone(struct vph_channel *ch)
 	guard(mutex)(&ch->lock);
 	WRITE_ONCE(ch->gone, true);
 	vph_channel_wake_worker_locked(ch);
+	vph_query_wake_locked(ch);
 }
 
 /*
@@ -295,6 +303,10 @@ static long vph_channel_ioctl(struct file *filp, unsigned int cmd, unsigned long
 	switch (cmd) {
 	case VFIO_PCI_HOOKS_WAIT_OPEN:
 		return vph_wait_open(ch, (void __user *)arg);
+	case VFIO_PCI_HOOKS_NEXT_QUERY:
+		return vph_query_next(ch, (void __user *)arg);
+	case VFIO_PCI_HOOKS_GET_PARAMETERS:
+		return vph_parameters_get_user(ch, (void __user *)arg);
 	default:
 		return -ENOTTY;
 	}
@@ -308,6 +320,13 @@ static __poll_t vph_channel_poll(struct file *filp, struct poll_table_struct *wa
 	if (READ_ONCE(ch->gone))
 		return EPOLLIN | EPOLLRDNORM | EPOLLHUP;
 	return vph_channel_wants_session(ch) ? EPOLLIN | EPOLLRDNORM : 0;
+}
+
+/* Somebody has closed a descriptor or ended; another process may hold one still. */
+static int vph_channel_flush(struct file *filp, fl_owner_t id)
+{
+	vph_queries_give_up(filp->private_data, id);
+	return 0;
 }
 
 static int vph_channel_detach(struct inode *inode, struct file *filp)
@@ -324,6 +343,7 @@ static int vph_channel_detach(struct inode *inode, struct file *filp)
 	/* Only now may another one attach: two workers never have the device at once. */
 	mutex_lock(&ch->lock);
 	ch->attached = false;
+	vph_queries_end_locked(ch, -ENOTCONN);
 	mutex_unlock(&ch->lock);
 	vph_channel_put(ch);
 	return 0;
@@ -331,6 +351,7 @@ static int vph_channel_detach(struct inode *inode, struct file *filp)
 
 static const struct file_operations vph_channel_fops = {
 	.owner		= THIS_MODULE,
+	.flush		= vph_channel_flush,
 	.release	= vph_channel_detach,
 	.poll		= vph_channel_poll,
 	.unlocked_ioctl	= vph_channel_ioctl,

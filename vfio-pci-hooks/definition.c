@@ -186,6 +186,7 @@ static void vph_definition_release(struct kref *kref)
 	kfree(def->stop);
 	kfree(def->start);
 	kfree(def->reset);
+	kvfree(def->parameters);
 	pci_dev_put(def->pdev);
 	kfree(def);
 }
@@ -239,6 +240,8 @@ struct vph_definition *vph_definition_create(struct pci_dev *pdev,
 		ret = vph_define_handlers(def, define);
 	if (!ret)
 		ret = vph_define_channel(def);
+	if (!ret)
+		ret = vph_define_parameters(def, define);
 	if (ret) {
 		vph_definition_put(def);
 		return ERR_PTR(ret);

@@ -154,6 +154,7 @@ static struct file *vph_step(struct vph_device *hdev, enum vfio_device_mig_state
 		return NULL;
 
 	case VPH_ARC(STOP, RESUMING):
+		mig->values_taken = false;
 		return vph_data_file_create(hdev, true, false, &mig->loading);
 
 	case VPH_ARC(RESUMING, STOP):
@@ -317,6 +318,22 @@ int vph_migration_start_once(struct vph_device *hdev, struct vph_program *progra
 		vph_drop_start_once(mig);
 		mig->start_once = program;
 		ret = 0;
+	}
+	vph_state_unlock(hdev);
+	return ret;
+}
+
+/* The values of the source, which the device takes over. */
+int vph_migration_set_parameters(struct vph_device *hdev,
+				 char (*values)[VFIO_PCI_HOOKS_VALUE_LEN])
+{
+	struct vph_migration *mig = &hdev->mig;
+	int ret = -EBUSY;
+
+	mutex_lock(&mig->state_mutex);
+	if (mig->state == VFIO_DEVICE_STATE_RESUMING && !mig->values_taken) {
+		ret = vph_parameters_set(hdev->channel, values);
+		mig->values_taken = !ret;
 	}
 	vph_state_unlock(hdev);
 	return ret;

@@ -11,9 +11,6 @@
 #include "vfio_pci_hooks_priv.h"
 #include "trace.h"
 
-/* Errnos that only the kernel itself knows (ERESTARTSYS and up) are no answers. */
-#define VPH_MAX_ANSWER_ERRNO	511
-
 static bool vph_request_is_stream(const struct vph_request *request)
 {
 	return request->op == VFIO_PCI_HOOKS_REQ_SAVE || request->op == VFIO_PCI_HOOKS_REQ_LOAD;

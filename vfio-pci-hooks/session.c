@@ -202,6 +202,18 @@ void vph_session_event_locked(struct vph_session *session, u32 event, u32 from, 
 	vph_channel_wake_worker_locked(session->channel);
 }
 
+/* One stands for all that changed since it was fetched. */
+void vph_session_parameters_locked(struct vph_session *session)
+{
+	unsigned int last = (session->first_event + session->nr_events - 1) % VPH_MAX_EVENTS;
+
+	lockdep_assert_held(&session->channel->lock);
+	if (session->nr_events &&
+	    session->events[last].event == VFIO_PCI_HOOKS_EVENT_PARAMETERS)
+		return;
+	vph_session_event_locked(session, VFIO_PCI_HOOKS_EVENT_PARAMETERS, 0, 0);
+}
+
 static bool vph_session_reset_waits(struct vph_session *session)
 {
 	unsigned int i;
@@ -435,6 +447,10 @@ static long vph_session_ioctl(struct file *filp, unsigned int cmd, unsigned long
 		return vph_session_saved(session, uarg);
 	case VFIO_PCI_HOOKS_SET_SIZES:
 		return vph_session_sizes(session, uarg);
+	case VFIO_PCI_HOOKS_GET_PARAMETERS:
+		return vph_parameters_get_user(session->channel, uarg);
+	case VFIO_PCI_HOOKS_SET_PARAMETERS:
+		return vph_parameters_set_user(session, uarg);
 	default:
 		return -ENOTTY;
 	}

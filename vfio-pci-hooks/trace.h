@@ -140,6 +140,30 @@ TRACE_EVENT(revoke,
 	TP_printk("%s session ended: %d", __get_str(device), __entry->error)
 );
 
+TRACE_EVENT(query,
+	TP_PROTO(struct pci_dev *pdev, u32 what, u64 id, int answer, int error),
+	TP_ARGS(pdev, what, id, answer, error),
+	TP_STRUCT__entry(
+		__string(device, pci_name(pdev))
+		__field(u32, what)
+		__field(u64, id)
+		__field(int, answer)
+		__field(int, error)
+	),
+	TP_fast_assign(
+		__assign_str(device);
+		__entry->what = what;
+		__entry->id = id;
+		__entry->answer = answer;
+		__entry->error = error;
+	),
+	TP_printk("%s %s id %llu answer %d error %d", __get_str(device),
+		  __print_symbolic(__entry->what,
+				   { VFIO_PCI_HOOKS_QUERY_READ, "read" },
+				   { VFIO_PCI_HOOKS_QUERY_WRITE, "write" }),
+		  __entry->id, __entry->answer, __entry->error)
+);
+
 TRACE_EVENT(program,
 	TP_PROTO(struct pci_dev *pdev, const char *what, unsigned int steps, int ret),
 	TP_ARGS(pdev, what, steps, ret),

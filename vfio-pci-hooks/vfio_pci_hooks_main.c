@@ -246,11 +246,14 @@ static int vph_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 		ret = vph_set_up(hdev);
 		if (ret)
 			goto out_put_vdev;
+		ret = vph_sysfs_add(hdev);
+		if (ret)
+			goto out_put_vdev;
 	}
 
 	ret = vfio_pci_core_register_device(&hdev->core);
 	if (ret)
-		goto out_put_vdev;
+		goto out_sysfs;
 
 	if (def) {
 		/* A chain that is bound keeps the module, open or not. */
@@ -261,6 +264,8 @@ static int vph_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	vph_bound(hdev);
 	return 0;
 
+out_sysfs:
+	vph_sysfs_remove(hdev);
 out_put_vdev:
 	vfio_put_device(&hdev->core.vdev);
 out_unbind:
@@ -268,18 +273,12 @@ out_unbind:
 	return ret;
 }
 
-static struct vph_device *vph_drvdata(struct pci_dev *pdev)
-{
-	struct vfio_pci_core_device *core = dev_get_drvdata(&pdev->dev);
-
-	return container_of(core, struct vph_device, core);
-}
-
 static void vph_remove(struct pci_dev *pdev)
 {
-	struct vph_device *hdev = vph_drvdata(pdev);
+	struct vph_device *hdev = vph_drvdata(&pdev->dev);
 	bool defined = hdev->def;
 
+	vph_sysfs_remove(hdev);
 	/* Waits for the VMM to close; until then the worker goes on serving it. */
 	vfio_pci_core_unregister_device(&hdev->core);
 	vph_unbound(hdev);
@@ -315,7 +314,7 @@ void vph_reset_done(struct vph_device *hdev)
  */
 static void vph_pci_reset_done(struct pci_dev *pdev)
 {
-	struct vph_device *hdev = vph_drvdata(pdev);
+	struct vph_device *hdev = vph_drvdata(&pdev->dev);
 
 	if (hdev->def)
 		vph_reset_done(hdev);
@@ -323,7 +322,7 @@ static void vph_pci_reset_done(struct pci_dev *pdev)
 
 static int vph_sriov_configure(struct pci_dev *pdev, int nr_virtfn)
 {
-	return vfio_pci_core_sriov_configure(&vph_drvdata(pdev)->core, nr_virtfn);
+	return vfio_pci_core_sriov_configure(&vph_drvdata(&pdev->dev)->core, nr_virtfn);
 }
 
 static const struct pci_error_handlers vph_err_handlers = {

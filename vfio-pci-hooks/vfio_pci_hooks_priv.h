@@ -16,16 +16,23 @@
  *	            vph_device.open_lock	a reset against open and close; never held across
  *					waits
  *	            vph_migration.reset_lock	deferred reset
- *	            vph_channel.lock	session, requests, events, shadow. Never held across user
- *					copies or waits, so that reset_done may take it
+ *	            vph_channel.lock	session, requests, events, shadow, queries, values of
+ *					parameters. Never held across user copies or waits, so that
+ *					reset_done may take it
+ *
+ *	device_lock -> files in sysfs (kernfs) -> vph_channel.lock
  *
  * vph_functions_lock guards the table of functions; inside it only vph_channel.lock.
  * Nobody waits for a worker with any of them held but vph_data_file.lock, which
- * neither reset nor close nor state changes take.
+ * neither reset nor close nor state changes take. Whoever reads or writes a file in
+ * sysfs holds up its removal: vph_sysfs_remove() ends the queries first, and nothing
+ * such a file does takes device_lock.
  */
 #ifndef VFIO_PCI_HOOKS_PRIV_H
 #define VFIO_PCI_HOOKS_PRIV_H
 
+#include <linux/completion.h>
+#include <linux/fs.h>
 #include <linux/kref.h>
 #include <linux/list.h>
 #include <linux/mutex.h>
@@ -43,6 +50,8 @@
 #define VPH_MAX_EVENTS		64
 #define VPH_MAX_RW		4096
 #define VPH_MAX_IOVA_RW		SZ_64K
+/* Errnos that only the kernel itself knows (ERESTARTSYS and up) are no answers. */
+#define VPH_MAX_ANSWER_ERRNO	511
 
 struct vph_device;
 struct vph_session;
@@ -80,6 +89,9 @@ struct vph_definition {
 	struct vph_program *stop;
 	struct vph_program *start;
 	struct vph_program *reset;
+	char model[VFIO_PCI_HOOKS_TEXT_LEN];	/* empty: no files in sysfs */
+	unsigned int nr_parameters;
+	struct vfio_pci_hooks_parameter *parameters;
 };
 
 struct vph_definition *vph_definition_create(struct pci_dev *pdev,
@@ -130,6 +142,7 @@ struct vph_migration {
 	struct vph_data_file *saving;
 	struct vph_data_file *loading;
 	struct vph_program *start_once;
+	bool values_taken;		/* by SET_PARAMETERS of this stream */
 	bool asleep;			/* stopped where programs could not run, in D3 */
 	u32 saved[VFIO_PCI_HOOKS_SAVED];
 };
@@ -151,11 +164,21 @@ struct vph_device {
 	atomic_t logging;
 	struct iommufd_access *access;	/* dev_set->lock; constant while the device is open */
 	bool access_attached;		/* dev_set->lock */
+	/* Constant from probe to remove. */
+	struct kobject *migration_kobj;
+	struct kobject *parameter_kobj[VFIO_PCI_HOOKS_MAX_PARAMETERS];
 };
 
 static inline struct vph_device *vph_device(struct vfio_device *core_vdev)
 {
 	return container_of(core_vdev, struct vph_device, core.vdev);
+}
+
+static inline struct vph_device *vph_drvdata(struct device *dev)
+{
+	struct vfio_pci_core_device *core = dev_get_drvdata(dev);
+
+	return container_of(core, struct vph_device, core);
 }
 
 static inline bool vph_owns_migration(struct vph_device *hdev)
@@ -271,6 +294,13 @@ struct vph_channel {
 	u64 accesses;
 	u64 missed;
 	u64 revoked;
+	char (*values)[VFIO_PCI_HOOKS_VALUE_LEN];	/* of def->parameters */
+	struct list_head queries;	/* that wait for an answer */
+	wait_queue_head_t query_wait;	/* NEXT_QUERY */
+	unsigned long query_activity;	/* counts what it should look at */
+	u64 query_id;
+	fl_owner_t query_server;	/* last one in NEXT_QUERY, if still there */
+	bool queries_over;		/* the files in sysfs go */
 };
 
 extern const struct vph_handler vph_channel_handler;
@@ -286,6 +316,47 @@ void vph_channel_gone(struct vph_channel *ch);
 void vph_channel_reset(struct vph_channel *ch);
 void vph_channel_state(struct vph_channel *ch, u32 from, u32 to);
 bool vph_channel_incomplete(struct vph_channel *ch);
+
+/* ----------------------------------------------------------- parameter.c */
+
+int vph_define_parameters(struct vph_definition *def, const struct vfio_pci_hooks_define *d);
+bool vph_is_printable(const char *text, size_t length);
+int vph_parameters_init(struct vph_channel *ch);
+void vph_parameter_read(struct vph_channel *ch, unsigned int index,
+			char value[VFIO_PCI_HOOKS_VALUE_LEN]);
+int vph_parameter_write(struct vph_channel *ch, unsigned int index, const char *text,
+			size_t length);
+int vph_parameters_set(struct vph_channel *ch, char (*values)[VFIO_PCI_HOOKS_VALUE_LEN]);
+long vph_parameters_get_user(struct vph_channel *ch, void __user *arg);
+long vph_parameters_set_user(struct vph_session *session, void __user *arg);
+
+/* --------------------------------------------------------------- query.c */
+
+/* Lives with the thread that waits for it; vph_channel.lock guards it. */
+struct vph_query {
+	struct list_head node;
+	struct completion done;
+	u64 id;
+	u32 what;
+	fl_owner_t owner;		/* who was given it */
+	bool open;			/* in vph_channel.queries */
+	int error;			/* what ended it without an answer */
+	s32 answer;
+	u32 length;
+	char text[VFIO_PCI_HOOKS_VERSION_LEN];	/* ends with a NUL */
+};
+
+int vph_query_ask(struct vph_channel *ch, struct vph_query *query);
+void vph_query_wake_locked(struct vph_channel *ch);
+long vph_query_next(struct vph_channel *ch, void __user *arg);
+void vph_queries_give_up(struct vph_channel *ch, fl_owner_t owner);
+void vph_queries_end_locked(struct vph_channel *ch, int error);
+void vph_queries_close(struct vph_channel *ch);
+
+/* --------------------------------------------------------------- sysfs.c */
+
+int vph_sysfs_add(struct vph_device *hdev);
+void vph_sysfs_remove(struct vph_device *hdev);
 
 /* ------------------------------------------------------------- request.c */
 
@@ -380,6 +451,7 @@ void vph_session_kill(struct vph_session *session);
 int vph_session_enter(struct vph_session *session);
 void vph_session_leave(struct vph_session *session);
 void vph_session_event_locked(struct vph_session *session, u32 event, u32 from, u32 to);
+void vph_session_parameters_locked(struct vph_session *session);
 
 int vph_session_mmap(struct file *filp, struct vm_area_struct *vma);
 int vph_session_region_rw(struct vph_session *session, const struct vfio_pci_hooks_rw *rw);
@@ -419,6 +491,8 @@ void vph_migration_open(struct vph_device *hdev);
 void vph_migration_close(struct vph_device *hdev);
 void vph_migration_reset_done(struct vph_device *hdev);
 int vph_migration_start_once(struct vph_device *hdev, struct vph_program *program);
+int vph_migration_set_parameters(struct vph_device *hdev,
+				 char (*values)[VFIO_PCI_HOOKS_VALUE_LEN]);
 void vph_migration_saved(struct vph_device *hdev, u32 *value);
 void vph_migration_scrub(struct vph_device *hdev, const struct vph_data_file *file);
 

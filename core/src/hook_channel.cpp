@@ -2,6 +2,7 @@
 #include <hookline/hook_channel.hpp>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstring>
 #include <optional>
@@ -206,6 +207,54 @@ Result<std::unique_ptr<Session>> Channel::wait_open(const Chain& chain, bool wai
   return session;
 }
 
+namespace {
+
+using Value = std::array<char, VFIO_PCI_HOOKS_VALUE_LEN>;
+
+Result<std::vector<std::string>> parameters_of(int fd) {
+  std::vector<Value> values(VFIO_PCI_HOOKS_MAX_PARAMETERS);
+  vfio_pci_hooks_parameters parameters{};
+  parameters.argsz = sizeof(parameters);
+  parameters.nr = static_cast<uint32_t>(values.size());
+  parameters.values = reinterpret_cast<uintptr_t>(values.data());
+  if (::ioctl(fd, VFIO_PCI_HOOKS_GET_PARAMETERS, &parameters) < 0) {
+    // The module is older than parameters, and a device that has any was not defined with it.
+    if (errno == ENOTTY) return std::vector<std::string>();
+    return failed(errno, "asking for the migration parameters", kSessionHints);
+  }
+  values.resize(std::min<size_t>(values.size(), parameters.nr));
+  std::vector<std::string> texts;
+  for (const Value& value : values) texts.emplace_back(value.data(), ::strnlen(value.data(), value.size()));
+  return texts;
+}
+
+}  // namespace
+
+Result<Query> Channel::next_query(uint64_t answered, const QueryAnswer& answer, int timeout_ms) const {
+  std::array<char, VFIO_PCI_HOOKS_VERSION_LEN> text{};
+  const size_t length = answer.text.copy(text.data(), text.size() - 1);
+  vfio_pci_hooks_next_query next{};
+  next.argsz = sizeof(next);
+  next.answered = answered;
+  next.answer = -answer.code;
+  next.timeout_ms = timeout_ms;
+  next.length = static_cast<uint32_t>(length);
+  next.text = reinterpret_cast<uintptr_t>(text.data());
+  constexpr Hint hints[] = {{ENODEV, "the function has left the driver"},
+                            {EINVAL, "nobody waits for this answer any more"},
+                            {ENOTTY, "the loaded module is older than migration_version: load a newer one"}};
+  if (::ioctl(fd_.get(), VFIO_PCI_HOOKS_NEXT_QUERY, &next) < 0)
+    return failed(errno, "waiting for a question about the device", hints);
+  if (next.length >= text.size())
+    return fail(EPROTO, fmt::format("the kernel says a question has {} bytes, it has at most {}", next.length,
+                                    text.size() - 1));
+  return Query{next.id, next.what, std::string(text.data(), next.length)};
+}
+
+Result<std::vector<std::string>> Channel::parameters() const {
+  return parameters_of(fd_.get());
+}
+
 // ---- session
 
 struct Session::Mapping {
@@ -363,6 +412,26 @@ Result<void> Session::set_sizes(uint64_t initial, uint64_t stop_copy) {
   sizes.stop_copy_bytes = stop_copy;
   if (::ioctl(fd_.get(), VFIO_PCI_HOOKS_SET_SIZES, &sizes) < 0)
     return failed(errno, "telling the size of the device state", kSessionHints);
+  return {};
+}
+
+Result<std::vector<std::string>> Session::parameters() {
+  return parameters_of(fd_.get());
+}
+
+Result<void> Session::set_parameters(std::span<const std::string> texts) {
+  std::vector<Value> values(texts.size());
+  for (size_t i = 0; i < texts.size(); ++i) {
+    if (texts[i].size() >= values[i].size())
+      return fail(EINVAL, fmt::format("the value of parameter {} has more than {} bytes", i, values[i].size() - 1));
+    texts[i].copy(values[i].data(), texts[i].size());
+  }
+  vfio_pci_hooks_parameters parameters{};
+  parameters.argsz = sizeof(parameters);
+  parameters.nr = static_cast<uint32_t>(values.size());
+  parameters.values = reinterpret_cast<uintptr_t>(values.data());
+  if (::ioctl(fd_.get(), VFIO_PCI_HOOKS_SET_PARAMETERS, &parameters) < 0)
+    return failed(errno, "taking over the source's migration parameters", kSessionHints);
   return {};
 }
 

@@ -3,7 +3,6 @@
 // Who may define and attach, what a definition may say, and how long it lives.
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
-#include <sys/wait.h>
 #include <fcntl.h>
 #include <unistd.h>
 
@@ -16,18 +15,6 @@ namespace hookline::kernel_test {
 namespace {
 
 class DefinitionTest : public HooksTest {};
-
-// The status of a child that has given up all rights, before it runs `ask`.
-int without_rights(const std::function<int()>& ask) {
-  const pid_t child = ::fork();
-  if (child == 0) {
-    if (::setgid(65534) != 0 || ::setuid(65534) != 0) ::_exit(255);
-    ::_exit(ask());
-  }
-  int status = 0;
-  ::waitpid(child, &status, 0);
-  return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-}
 
 TEST_F(DefinitionTest, RL3_DefiningAndAttachingNeedCapSysAdmin) {
   // Even with the descriptor of the control device in its hands.
@@ -101,6 +88,13 @@ constexpr vfio_pci_hooks_step step(uint8_t op, uint32_t offset, uint32_t timeout
   return {op, bar, width, slot, offset, 0, 0, timeout_us};
 }
 
+std::function<void(Definition&)> with_parameters(std::function<void(std::vector<vfio_pci_hooks_parameter>&)> make) {
+  return [make](Definition& d) {
+    d.model = "org.example/a";
+    make(d.parameters);
+  };
+}
+
 const Mistake kMistakes[] = {
     {"WrongDevice", [](Definition& d) { d.device = 0x1520; }, ENODEV},
     {"NoSuchFunction", [](Definition& d) { d.address = "0000:7f:1f.7"; }, ENODEV},
@@ -132,6 +126,35 @@ const Mistake kMistakes[] = {
     {"ResetThatWaits", [](Definition& d) { d.reset = {step(VFIO_PCI_HOOKS_STEP_DELAY, 0, 10)}; }, EINVAL},
     {"UnknownHandler", [](Definition& d) { d.handlers = {"no-such-handler"}; }, ENOENT},
     {"ChannelTwice", [](Definition& d) { d.handlers = {"channel", "channel"}; }, EINVAL},
+    {"ParametersWithoutAModel", [](Definition& d) { d.parameters = {parameter("a", "1", "1")}; }, EINVAL},
+    {"ModelWithoutMigration", [](Definition& d) { d.flags = 0, d.model = "org.example/a"; }, EINVAL},
+    {"ModelThatDoesNotEnd", [](Definition& d) { d.model = std::string(VFIO_PCI_HOOKS_TEXT_LEN, 'm'); }, EINVAL},
+    {"ModelOfTwoLines", [](Definition& d) { d.model = "a\nb"; }, EINVAL},
+    {"TooManyParameters", with_parameters([](auto& p) {
+       for (int i = 0; i <= VFIO_PCI_HOOKS_MAX_PARAMETERS; ++i) p.push_back(parameter("p" + std::to_string(i), "1", "1"));
+     }), EINVAL},
+    {"ParameterTwice", with_parameters([](auto& p) { p.assign(2, parameter("a", "1", "1")); }), EINVAL},
+    {"ParameterModel", with_parameters([](auto& p) { p = {parameter("model", "1", "1")}; }), EINVAL},
+    {"ParameterWithoutAName", with_parameters([](auto& p) { p = {parameter("", "1", "1")}; }), EINVAL},
+    {"ParameterOfAPath", with_parameters([](auto& p) { p = {parameter("a/b", "1", "1")}; }), EINVAL},
+    {"ParameterOfCapitals", with_parameters([](auto& p) { p = {parameter("Queues", "1", "1")}; }), EINVAL},
+    {"ParameterNameThatDoesNotEnd", with_parameters([](auto& p) { p = {parameter(std::string(32, 'a'), "1", "1")}; }), EINVAL},
+    {"ParameterWithUnknownFlags", with_parameters([](auto& p) { p = {parameter("a", "1", "1", 2)}; }), EINVAL},
+    {"ParameterValueNotAllowed", with_parameters([](auto& p) { p = {parameter("a", "3", "1|2")}; }), EINVAL},
+    {"ParameterOffValueNotAllowed", with_parameters([](auto& p) {
+       p = {parameter("a", "1", "1|2")};
+       p[0].off_value[0] = '3';
+     }), EINVAL},
+    {"ParameterValueThatDoesNotEnd",
+     with_parameters([](auto& p) { p = {parameter("a", std::string(64, '1'), std::string(64, '1'))}; }), EINVAL},
+    {"ParameterValueOfTwoWords", with_parameters([](auto& p) { p = {parameter("a", "b c", "b c")}; }), EINVAL},
+    {"ParameterThatAllowsNothing", with_parameters([](auto& p) { p = {parameter("a", "", "")}; }), EINVAL},
+    {"AllowedValuesThatDoNotEnd",
+     with_parameters([](auto& p) { p = {parameter("a", "1", "1|" + std::string(254, '2'))}; }), EINVAL},
+    {"DescriptionOfTwoLines", with_parameters([](auto& p) {
+       p = {parameter("a", "1", "1")};
+       p[0].description[1] = '\n';
+     }), EINVAL},
     {"TooManyHandlers", [](Definition& d) { d.handlers.assign(VFIO_PCI_HOOKS_MAX_HANDLERS + 1, "channel"); }, EINVAL},
 };
 

@@ -279,7 +279,118 @@ class Server {
   uint64_t saved_ = 0, loaded_ = 0;
 };
 
+// Until the function leaves the driver; the process goes on.
+void serve_queries(int channel, Board& board) {
+  Query query;
+  int ret = next_query(channel, query, -1);
+  while (ret != ENODEV) {
+    if (ret != 0) {
+      ret = next_query(channel, query, -1);
+      continue;
+    }
+    ++board.queries;
+    query.text.copy(board.asked.data(), board.asked.size() - 1);
+    board.asked[query.text.size()] = 0;
+    const QueryLie lie = board.query_lie;
+    if (lie == QueryLie::death) ::raise(SIGKILL);
+    const bool read = query.what == VFIO_PCI_HOOKS_QUERY_READ;
+    const int32_t answer = read ? 0 : board.query_answer.load();
+    const std::string text = read ? board.version.data() : answer == 0 ? "" : board.reason.data();
+    if (lie == QueryLie::none) {
+      ret = next_query(channel, query, -1, query.id, answer, text);
+      continue;
+    }
+    const struct {
+      QueryLie lie;
+      uint64_t id;
+      int32_t answer;
+      std::string text;
+    } lies[] = {
+        {QueryLie::nonsense, query.id, 0, "caf\xc3\xa9\x01"},
+        {QueryLie::length, query.id, 0, std::string(VFIO_PCI_HOOKS_VERSION_LEN, 'x')},
+        {QueryLie::stranger, query.id + 1, 0, text},
+        {QueryLie::errno_, query.id, -4095, text},
+    };
+    ret = -1;
+    Query other;
+    for (const auto& one : lies)
+      if (one.lie == lie && next_query(channel, other, 0, one.id, one.answer, one.text) == EINVAL) ++board.refused_queries;
+  }
+}
+
 }  // namespace
+
+vfio_pci_hooks_parameter parameter(const std::string& name, const std::string& value, const std::string& allowed,
+                                   uint32_t flags) {
+  vfio_pci_hooks_parameter p{};
+  p.flags = flags;
+  const auto copy = [](auto& to, const std::string& text) { std::memcpy(to, text.data(), std::min(text.size(), sizeof to)); };
+  copy(p.name, name);
+  copy(p.value, value);
+  copy(p.init_value, value);
+  copy(p.off_value, value);
+  copy(p.allowed_values, allowed);
+  copy(p.description, "of the test");
+  return p;
+}
+
+int next_query(int channel, Query& out, int timeout_ms, uint64_t answered, int32_t answer, const std::string& text) {
+  std::array<char, VFIO_PCI_HOOKS_VERSION_LEN> buffer{};
+  text.copy(buffer.data(), buffer.size());
+  vfio_pci_hooks_next_query next{};
+  next.argsz = sizeof next;
+  next.answered = answered;
+  next.answer = answer;
+  next.length = static_cast<uint32_t>(text.size());
+  next.timeout_ms = timeout_ms;
+  next.text = reinterpret_cast<uintptr_t>(buffer.data());
+  if (::ioctl(channel, VFIO_PCI_HOOKS_NEXT_QUERY, &next) != 0) return errno;
+  out = {next.id, next.what, std::string(buffer.data(), next.length)};
+  return 0;
+}
+
+namespace {
+
+using Value = std::array<char, VFIO_PCI_HOOKS_VALUE_LEN>;
+
+int parameters_call(int fd, unsigned long call, std::vector<Value>& values, uint32_t& nr) {
+  vfio_pci_hooks_parameters parameters{};
+  parameters.argsz = sizeof parameters;
+  parameters.nr = static_cast<uint32_t>(values.size());
+  parameters.values = reinterpret_cast<uintptr_t>(values.data());
+  if (::ioctl(fd, call, &parameters) != 0) return errno;
+  nr = parameters.nr;
+  return 0;
+}
+
+}  // namespace
+
+int get_parameters(int fd, std::vector<std::string>& out) {
+  std::vector<Value> values(VFIO_PCI_HOOKS_MAX_PARAMETERS);
+  uint32_t nr = 0;
+  if (const int error = parameters_call(fd, VFIO_PCI_HOOKS_GET_PARAMETERS, values, nr)) return error;
+  out.clear();
+  for (uint32_t i = 0; i < nr; ++i) out.emplace_back(values[i].data());
+  return 0;
+}
+
+int set_parameters(int session, const std::vector<std::string>& texts) {
+  std::vector<Value> values(texts.size());
+  for (size_t i = 0; i < texts.size(); ++i) texts[i].copy(values[i].data(), values[i].size());
+  uint32_t nr = 0;
+  return parameters_call(session, VFIO_PCI_HOOKS_SET_PARAMETERS, values, nr);
+}
+
+int without_rights(const std::function<int()>& ask) {
+  const pid_t child = ::fork();
+  if (child == 0) {
+    if (::setgid(65534) != 0 || ::setuid(65534) != 0) ::_exit(255);
+    ::_exit(ask());
+  }
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
 
 vfio_pci_hooks_address parse_address(const std::string& address) {
   unsigned domain = 0, bus = 0, slot = 0, function = 0;
@@ -329,6 +440,9 @@ int Control::define(const Definition& definition) const {
   define.stop = program(definition.stop);
   define.start = program(definition.start);
   define.reset = program(definition.reset);
+  std::strncpy(define.model, definition.model.c_str(), sizeof define.model);
+  define.nr_parameters = static_cast<uint32_t>(definition.parameters.size());
+  define.parameters = reinterpret_cast<uintptr_t>(definition.parameters.data());
   return ::ioctl(fd_, VFIO_PCI_HOOKS_DEFINE, &define) == 0 ? 0 : errno;
 }
 
@@ -374,6 +488,7 @@ Worker::Worker(const std::string& address, Board& board) {
     if (channel < 0) ::_exit(3);
     if (::write(3, "", 1) != 1) ::_exit(4);
     ::close(3);
+    std::thread([channel, &board] { serve_queries(channel, board); }).detach();
     Server(channel, board).run();
   }
   ::close(ready[1]);

@@ -12,6 +12,7 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -32,7 +33,13 @@ struct Definition {
   std::vector<std::string> handlers = {VFIO_PCI_HOOKS_CHANNEL_NAME};
   std::vector<vfio_pci_hooks_range> ranges = {};
   std::vector<vfio_pci_hooks_step> stop = {}, start = {}, reset = {};
+  std::string model = {};  ///< empty: none, and no files
+  std::vector<vfio_pci_hooks_parameter> parameters = {};
 };
+
+/// All three values are `value`; a text that is too long loses its terminating NUL.
+vfio_pci_hooks_parameter parameter(const std::string& name, const std::string& value, const std::string& allowed,
+                                   uint32_t flags = 0);
 
 class Control {
  public:
@@ -61,6 +68,17 @@ enum class Lie : uint32_t {
   twice,   ///< right, and once more
 };
 
+/// How a worker answers a query.
+enum class QueryLie : uint32_t {
+  none,
+  silence,    ///< never; it takes the next one when its time is over
+  nonsense,   ///< text that is none; then never
+  length,     ///< longer than a page; then never
+  stranger,   ///< another id; then never
+  errno_,     ///< an errno that is none; then never
+  death,      ///< it ends
+};
+
 /// What test and worker process tell each other.
 struct Board {
   // Set by the test.
@@ -74,7 +92,13 @@ struct Board {
   std::atomic<int32_t> save_error{0}, load_error{0};  ///< -errno
   std::atomic<uint32_t> die_at{0}, hang_at{0};         ///< VFIO_PCI_HOOKS_REQ_*; a hanging worker stops itself
   std::atomic<uint64_t> probe_iova{0};                 ///< not 0: each trapped read first tries guest memory there
+  std::atomic<QueryLie> query_lie{QueryLie::none};
+  std::atomic<int32_t> query_answer{0};  ///< to what is written: 0 or -errno
+  std::array<char, VFIO_PCI_HOOKS_VERSION_LEN> version{"model=test"};  ///< what is read; set while nobody asks
+  std::array<char, 256> reason{"because of the test"};
   // Counted and seen by the worker.
+  std::atomic<uint64_t> queries{0}, refused_queries{0};
+  std::array<char, VFIO_PCI_HOOKS_VERSION_LEN> asked{};  ///< text of the last query
   std::atomic<uint64_t> reads{0}, writes{0}, saves{0}, loads{0}, sessions{0}, resets{0};
   std::atomic<uint64_t> last_offset{0}, last_value{0};
   std::atomic<uint32_t> last_length{0};
@@ -92,7 +116,21 @@ struct Board {
   std::array<std::atomic<uint32_t>, 64> states{};  ///< where each EVENT_STATE went to
 };
 
-/// A process that attaches and serves open after open. It answers reads as the board says, keeps the last written value in
+/// NEXT_QUERY as it is. answered, answer and text: of the query before.
+struct Query {
+  uint64_t id = 0;
+  uint32_t what = 0;
+  std::string text;
+};
+int next_query(int channel, Query& out, int timeout_ms, uint64_t answered = 0, int32_t answer = 0, const std::string& text = {});
+/// GET_PARAMETERS and SET_PARAMETERS of a channel or session.
+int get_parameters(int fd, std::vector<std::string>& values);
+int set_parameters(int session, const std::vector<std::string>& values);
+
+/// The status of a child that has given up all rights, before it runs `ask`.
+int without_rights(const std::function<int()>& ask);
+
+/// A process that attaches and serves open after open, and queries on a thread of its own. It answers reads as the board says, keeps the last written value in
 /// the first word of its shadow, and as its state gives a pattern of state_bytes bytes that it checks when it loads.
 class Worker {
  public:

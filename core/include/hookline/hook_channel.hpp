@@ -97,6 +97,11 @@ class Session final : public DeviceAccess {
   Result<uint32_t> saved(uint32_t slot) override;
   Result<void> set_sizes(uint64_t initial, uint64_t stop_copy) override;
 
+  /// The device's migration parameters at this moment, in the order of the definition; none on a module that knows none.
+  Result<std::vector<std::string>> parameters();
+  /// The device takes over the source's values: all or none, only in RESUMING and once for each stream (EBUSY).
+  Result<void> set_parameters(std::span<const std::string> values);
+
   /// Hands over the answer in slot `answered` (or VFIO_PCI_HOOKS_NO_SLOT) and waits for what comes next.
   /// Besides the errors above ETIME after `timeout_ms` and EINTR; the answer has been handed over then.
   Result<vfio_pci_hooks_next> next(int answered, int timeout_ms);
@@ -122,7 +127,19 @@ class Session final : public DeviceAccess {
   std::unique_ptr<Mapping> bars_[6];
 };
 
-/// The right to serve one device.
+/// What somebody asks of the device by its file migration_version.
+struct Query {
+  uint64_t id = 0;
+  uint32_t what = 0;     ///< VFIO_PCI_HOOKS_QUERY_*
+  std::string text{};    ///< QUERY_WRITE: the source's migration_version
+};
+
+struct QueryAnswer {
+  int code = 0;          ///< 0 or an errno
+  std::string text{};    ///< QUERY_READ: the device's migration_version; with an errno the reason, for the kernel log
+};
+
+/// The right to serve one device. parameters() and next_query() may be called by one other thread than wait_open().
 class Channel {
  public:
   /// For a process that was handed the descriptor.
@@ -132,6 +149,12 @@ class Channel {
   /// Waits until the device is open and not served; `chain` says how large its shadow is. ENODEV: the
   /// function left the driver. EAGAIN with `wait` false: not now; poll() fd() for POLLIN. EINTR: a signal.
   Result<std::unique_ptr<Session>> wait_open(const Chain& chain, bool wait = true);
+
+  /// Hands over the answer to query `answered` (0: none) and waits for the next. ETIME after `timeout_ms` (below 0: never);
+  /// EINVAL: nobody waits for this answer any more; ENODEV: the function left the driver; ENOTTY: a module without queries.
+  Result<Query> next_query(uint64_t answered, const QueryAnswer& answer, int timeout_ms) const;
+  /// As those of a Session, open or not.
+  Result<std::vector<std::string>> parameters() const;
 
  private:
   FileDescriptor fd_;

@@ -6,7 +6,7 @@
  *
  *   /dev/vfio-pci-hooks   control: GET_FEATURES, DEFINE, UNDEFINE, ATTACH, GET_STATUS.
  *                         DEFINE, UNDEFINE and ATTACH need CAP_SYS_ADMIN in the initial user namespace.
- *   channel               from ATTACH: serves one device. WAIT_OPEN only. Closing it detaches.
+ *   channel               from ATTACH: serves one device. WAIT_OPEN, NEXT_QUERY, GET_PARAMETERS. Closing it detaches.
  *   session               from WAIT_OPEN: serves one open of that device. Memory, requests, register and guest memory
  *                         access. Dead when the device is closed or the session is revoked; never alive again.
  *
@@ -31,6 +31,11 @@
 #define VFIO_PCI_HOOKS_SLOTS		16
 #define VFIO_PCI_HOOKS_MAX_SHADOW	65536
 #define VFIO_PCI_HOOKS_STREAM_SIZE	1048576	/* bytes of the stream buffer */
+#define VFIO_PCI_HOOKS_MAX_PARAMETERS	32
+/* With the terminating NUL: */
+#define VFIO_PCI_HOOKS_VALUE_LEN	64
+#define VFIO_PCI_HOOKS_TEXT_LEN		256
+#define VFIO_PCI_HOOKS_VERSION_LEN	4096
 
 /* ------------------------------------------------------------------ control */
 
@@ -38,6 +43,7 @@
 #define VFIO_PCI_HOOKS_FEATURE_MIGRATION	(1ULL << 0)	/* protocol v2: STOP_COPY, P2P, PRE_COPY */
 #define VFIO_PCI_HOOKS_FEATURE_IOVA_RW		(1ULL << 1)	/* guest memory by IOVA (type1 container) */
 #define VFIO_PCI_HOOKS_FEATURE_IOCTL		(1ULL << 2)	/* ioctls and device features reach handlers */
+#define VFIO_PCI_HOOKS_FEATURE_PARAMETERS	(1ULL << 3)	/* model, migration parameters, migration_version */
 
 struct vfio_pci_hooks_features {
 	__u32 argsz;
@@ -111,6 +117,24 @@ struct vfio_pci_hooks_program {
 };
 
 /*
+ * A migration parameter of the device. All texts end with a NUL and are printable ASCII. The name: a to z, 0 to 9 and _,
+ * opening with a letter, and not "model". Values hold neither a blank nor '|'. allowed_values: items between '|'; an item
+ * LOW-HIGH of two decimal numbers without leading zeros is a range of them, any other takes its own text alone. All three
+ * values must be allowed.
+ */
+#define VFIO_PCI_HOOKS_PARAMETER_RUNTIME (1U << 0)	/* may change while the device is open */
+struct vfio_pci_hooks_parameter {
+	__u32 flags;			/* VFIO_PCI_HOOKS_PARAMETER_* */
+	__u32 reserved;			/* 0 */
+	char name[VFIO_PCI_HOOKS_NAME_LEN];
+	char value[VFIO_PCI_HOOKS_VALUE_LEN];		/* when the driver binds */
+	char init_value[VFIO_PCI_HOOKS_VALUE_LEN];
+	char off_value[VFIO_PCI_HOOKS_VALUE_LEN];
+	char allowed_values[VFIO_PCI_HOOKS_TEXT_LEN];
+	char description[VFIO_PCI_HOOKS_TEXT_LEN];
+};
+
+/*
  * The definition of one function. Set before the driver binds it (EBUSY while bound), gone with the function: another
  * function that appears at the same address later does not inherit it. Replaces an earlier definition as a whole.
  */
@@ -139,6 +163,11 @@ struct vfio_pci_hooks_define {
 	struct vfio_pci_hooks_program stop;	/* run on the way out of RUNNING */
 	struct vfio_pci_hooks_program start;	/* run on the way into RUNNING */
 	struct vfio_pci_hooks_program reset;	/* run after each reset of the function: clears what the reset leaves */
+	/* FEATURE_PARAMETERS; only with DEFINE_MIGRATION. A model makes the files that Documentation/ABI describes. */
+	char model[VFIO_PCI_HOOKS_TEXT_LEN];	/* printable ASCII; empty: none, and then no parameters */
+	__u32 nr_parameters;
+	__u32 reserved;			/* 0 */
+	__u64 parameters;		/* pointer to struct vfio_pci_hooks_parameter[nr_parameters] */
 };
 #define VFIO_PCI_HOOKS_DEFINE		_IOW(VFIO_PCI_HOOKS_IOC_TYPE, 1, struct vfio_pci_hooks_define)
 
@@ -195,6 +224,45 @@ struct vfio_pci_hooks_wait_open {
 	__u32 mig_state;		/* out: VFIO_DEVICE_STATE_* at that moment */
 };
 #define VFIO_PCI_HOOKS_WAIT_OPEN	_IOWR(VFIO_PCI_HOOKS_IOC_TYPE, 16, struct vfio_pci_hooks_wait_open)
+
+/*
+ * What somebody asks through the files of the device, open or not: no session takes part. Hands over the answer to a query
+ * (or none) and waits for the next one. Any thread that has the channel may call; a process that closes a descriptor of it,
+ * or ends, gives up the queries it was given, and who asked gets ENOTCONN.
+ *
+ * EINVAL: no such query waits (its time was over, or who asked is gone), or answer or text is wrong; nothing was answered.
+ * ETIME: nothing came within timeout_ms. ENODEV: the function left the driver. As soon as an answer is taken, `answered` is
+ * set to 0: the same call can be repeated.
+ */
+#define VFIO_PCI_HOOKS_QUERY_READ	1	/* the device's migration_version; answered by text */
+#define VFIO_PCI_HOOKS_QUERY_WRITE	2	/* can a source of the migration_version in text migrate to this device? */
+struct vfio_pci_hooks_next_query {
+	__u32 argsz;
+	__u32 flags;			/* 0 */
+	__u64 answered;			/* in: id of the query that is answered; 0: none */
+	__s32 answer;			/* in: 0, or a negative errno (-511 to -1): text then holds the reason */
+	__s32 timeout_ms;		/* in: below 0 waits for ever */
+	__u32 length;			/* bytes at text, below VERSION_LEN. in: of the answer, out: of the query */
+	__u32 what;			/* out: VFIO_PCI_HOOKS_QUERY_* */
+	__u64 text;			/* pointer to VERSION_LEN bytes; answers of READ are printable ASCII */
+	__u64 id;			/* out: never 0 */
+};
+#define VFIO_PCI_HOOKS_NEXT_QUERY	_IOWR(VFIO_PCI_HOOKS_IOC_TYPE, 17, struct vfio_pci_hooks_next_query)
+
+/*
+ * All values at one moment, in the order of the definition. GET: channel and session; fills as many as there is room for.
+ * SET: session, and only in RESUMING, once for each stream (EBUSY), for the device takes over the source's values. All or
+ * none are set; EINVAL: one is not allowed, or nr is not the definition's. Each one that changes is told by a uevent.
+ */
+struct vfio_pci_hooks_parameters {
+	__u32 argsz;
+	__u32 flags;			/* 0 */
+	__u32 nr;			/* in: GET: room, SET: the definition's number. out: GET: the definition's number */
+	__u32 reserved;			/* 0 */
+	__u64 values;			/* pointer to char[nr][VFIO_PCI_HOOKS_VALUE_LEN], each with a NUL */
+};
+#define VFIO_PCI_HOOKS_GET_PARAMETERS	_IOWR(VFIO_PCI_HOOKS_IOC_TYPE, 18, struct vfio_pci_hooks_parameters)
+#define VFIO_PCI_HOOKS_SET_PARAMETERS	_IOW(VFIO_PCI_HOOKS_IOC_TYPE, 38, struct vfio_pci_hooks_parameters)
 
 /* ------------------------------------------------------------------ session */
 
@@ -261,6 +329,7 @@ struct vfio_pci_hooks_slot {
 /* Events are told, never waited for. */
 #define VFIO_PCI_HOOKS_EVENT_RESET	1	/* the shadow has been zeroed */
 #define VFIO_PCI_HOOKS_EVENT_STATE	2	/* the device went from state `from` to state `to` */
+#define VFIO_PCI_HOOKS_EVENT_PARAMETERS	3	/* somebody else changed a value: GET_PARAMETERS */
 
 /*
  * Hands over the answer in a slot (or none) and waits for what comes next. Events come before requests.
