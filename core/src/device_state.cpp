@@ -64,8 +64,8 @@ Result<std::vector<std::string>> check_match(const Chain& chain, const MatchReco
           EINVAL,
           fmt::format("the device state has migration parameter \"{}\", which the device here does not have; "
                       "set it to its off value at the source",
-                      name));
-    values[static_cast<size_t>(known - parameters.begin())] = value;
+                      given.name));
+    values[static_cast<size_t>(known - parameters.begin())] = given.value;
   }
   if (const Result<void> ok = chain.check_values(values); !ok) return fail(ok.error());
   return values;
