@@ -13,6 +13,7 @@ import re
 import subprocess
 
 TRACE = "/sys/kernel/tracing"
+PF_ADDRESS = "10.0.2.15"
 STATES = ["ERROR", "STOP", "RUNNING", "STOP_COPY", "RESUMING", "RUNNING_P2P", "PRE_COPY", "PRE_COPY_P2P"]
 
 
@@ -36,12 +37,20 @@ def write(path, text):
 class Host:
     def __init__(self, sources, build):
         self.build = build
-        self.module = f"{build}/vfio-pci-hooks/vfio-pci-hooks.ko"
+        self.module = os.path.join(os.environ.get("HOOKLINE_MODULES", f"{build}/vfio-pci-hooks"), "vfio-pci-hooks.ko")
         self.program = f"{build}/userspace-loader/hookline"
         self.sources = sources
         self.pf = os.environ["HOOKLINE_VM_PFS"].split()[0]
         self.vfs = os.environ["HOOKLINE_VM_VFS"].split()
-        self.netdev = os.path.basename(glob.glob(f"/sys/bus/pci/devices/{self.pf}/net/*")[0])
+
+    @property
+    def netdev(self):
+        return os.path.basename(glob.glob(f"/sys/bus/pci/devices/{self.pf}/net/*")[0])
+
+    def raise_pf(self):
+        """After its driver was bound again: as the machine had set it up."""
+        run("ip", "link", "set", self.netdev, "up")
+        run("ip", "address", "add", f"{PF_ADDRESS}/24", "dev", self.netdev)
 
     def load_module(self):
         run("insmod", self.module)

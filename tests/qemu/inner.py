@@ -150,8 +150,12 @@ class Qemu:
             self.qmp = Qmp(monitor)
             self._console = connect(console, 30)
         except Exception:
+            try:  # it closes its sockets a moment before it has ended
+                self.process.wait(5)
+            except subprocess.TimeoutExpired:
+                self.kill()
+                raise
             self._check_alive()
-            self.kill()
             raise
         threading.Thread(target=self._listen, args=(guest,), daemon=True).start()
 

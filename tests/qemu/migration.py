@@ -11,9 +11,10 @@ import dataclasses
 import os
 import time
 
-from qmp import wait_until
+from qmp import Timeout, wait_until
 
-CAPABILITIES = {"events": True, "return-path": True, "switchover-ack": True}
+# All that any test sets: QEMU keeps them from one migration to the next.
+CAPABILITIES = {"events": True, "return-path": True, "switchover-ack": True, "multifd": False, "pause-before-switchover": False}
 # All of the guest's memory is sent while it stands still where the kernel cannot tell what the device wrote.
 PARAMETERS = {"downtime-limit": 60000, "max-bandwidth": 2 << 30}
 ENDED = ("completed", "failed", "cancelled")
@@ -70,7 +71,11 @@ class Migration:
             if progress:
                 progress(info)
             return info if info.get("status") in ENDED else None
-        info = wait_until(ended, limit, "end of the migration", step=0.1)
+        try:
+            info = wait_until(ended, limit, "end of the migration", step=0.1)
+        except Timeout as timeout:
+            raise Timeout(f"{timeout}; source {self.source.status()}: {self.status()}; destination: "
+                          f"{self.destination.log().strip()}") from timeout
         if info["status"] == "completed" and resume:
             self.destination.qmp.wait_for("RESUME", 60, since=self.began)
         return Result(info["status"], info.get("error-desc", ""), self.began, time.monotonic(), info)

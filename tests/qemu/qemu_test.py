@@ -2,17 +2,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Inside the virtual machine: scenarios with real QEMU processes, one after the other, on one boot and one inner guest.
 
-usage: qemu_test.py --sources DIR --build DIR --kernel FILE --initrd FILE [--only TEXT...] [--round-trips N] [--iommufd]
+usage: qemu_test.py --sources DIR --build DIR --kernel FILE --initrd FILE [--only TEXT...] [--faults] [--round-trips N] [--iommufd]
+                    [--forgetful]
 
 Exit status: 0 everything was as promised, 1 otherwise.
 """
 import argparse
+import functools
 import os
 import re
 import sys
 import time
 import traceback
 
+from faults import Faults
 from host import Host, run, write
 from inner import Image
 from scenarios import Scenarios
@@ -40,9 +43,12 @@ ORDER = [
     "RL2_first_write_fails_without_switchover_ack",
     "RL2_last_write_fails_without_return_path",
     "MP1_round_trips_under_traffic_in_both_directions",
+    "MP5_no_page_that_the_device_wrote_is_lost",
     "LD4_RL2_two_vfs_one_of_them_hot_plugged",
     "RL5_destination_worker_killed_before_the_start",
 ]
+PAGE = "vfio-pci-hooks/docs/fault-matrix.md"
+FORGETFUL = ["MP5_a_module_that_does_not_report_them_is_noticed"]
 # On the same guest, whose peers' streams end with its reset.
 LAST = ["RL5_guest_rebooted_just_before"]
 
@@ -60,11 +66,21 @@ class Runner:
         self.session = Session(self.host, Image(options.kernel, options.initrd), "/run/qemu", **more)
         self.session.prepare_host()
         self.scenarios = Scenarios(self.session, "/run/qemu/all.yaml", options.round_trips)
-        self.only = options.only
+        self.faults = Faults(self.session, self.scenarios, f"{options.sources}/{PAGE}") if options.faults else None
+        self.only, self.forgetful = options.only, options.forgetful
         self.failed = []
 
     def wanted(self, names):
         return [name for name in names if not self.only or any(text in name for text in self.only)]
+
+    def tests(self, order, cells):
+        """(name, function) of each that is wanted."""
+        named = {name: getattr(self.scenarios, name) for name in order}
+        if self.forgetful:
+            named = {name: getattr(self.scenarios, name) for name in FORGETFUL if order is ORDER}
+        if self.faults:
+            named = {f"RL5_{event}_in_{state}": functools.partial(self.faults.show, event, state) for event, state in cells}
+        return [(name, named[name]) for name in self.wanted(named)]
 
     def run(self):
         with self.session.traffic():
@@ -72,20 +88,20 @@ class Runner:
             self.session.boot([self.host.vfs[0]])
             self.session.wait_for_inbound()
             print(f"the inner guest has traffic after {time.monotonic() - begin:.0f} s")
-            for name in self.wanted(ORDER):
-                self.one(name)
+            for name, test in self.tests(ORDER, Faults.ORDER):
+                self.one(name, test)
         with self.session.traffic(inbound=False):
-            for name in self.wanted(LAST):
-                self.one(name)
+            for name, test in self.tests(LAST, Faults.LAST):
+                self.one(name, test)
 
-    def one(self, name):
+    def one(self, name, test):
         if not self.session.qemu:
             self.failed.append(name)
             print(f"FAILED  {name}: there is no guest any more")
             return
         begin = time.monotonic()
         try:
-            getattr(self.scenarios, name)()
+            test()
         except Exception as error:
             self.failed.append(name)
             print(f"FAILED  {name}: {type(error).__name__}: {error}")
@@ -108,8 +124,10 @@ def main():
     for name in ("sources", "build", "kernel", "initrd"):
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--only", nargs="*", default=[])
+    parser.add_argument("--faults", action="store_true", help="cells of the fault matrix instead of the scenarios")
     parser.add_argument("--round-trips", type=int, default=2)
     parser.add_argument("--iommufd", action="store_true")
+    parser.add_argument("--forgetful", action="store_true", help="the module is that of build-forgetful")
     runner = Runner(parser.parse_args())
     begin = time.monotonic()
     try:

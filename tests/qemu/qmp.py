@@ -91,6 +91,11 @@ class Qmp:
         with self._changed:
             return any(e["event"] == event and t >= since for t, e in self.events)
 
+    def time_of(self, event, since=0.0):
+        """When it was heard first behind a time, or None."""
+        with self._changed:
+            return next((t for t, e in self.events if e["event"] == event and t >= since), None)
+
     @property
     def gone(self):
         return self._gone

@@ -13,7 +13,7 @@ import dataclasses
 import os
 import time
 
-from host import Trace
+from host import PF_ADDRESS, Trace
 from inner import Guest, Nic, Qemu, Vf
 from migration import Migration
 from traffic import Echo, Inbound, Multicast, Probe
@@ -21,7 +21,6 @@ from traffic import Echo, Inbound, Multicast, Probe
 BOOT = 240     # seconds until the inner guest has traffic
 SETTLE = 120   # until traffic goes on behind a stop: everything is translated anew
 NICS = [Nic("10.0.2.20", "52:54:00:aa:00:01", "10.0.2.100"), Nic("10.0.4.20", "52:54:00:aa:00:02", "10.0.4.15")]
-PF_ADDRESS = "10.0.2.15"
 OWN = "10.0.4.15"     # the PF's address in the second interface's network
 VLAN, VLAN_OWN, VLAN_GUEST = 100, ["10.9.2.15", "10.9.4.15"], ["10.9.2.20", "10.9.4.20"]
 
@@ -40,6 +39,7 @@ class Move:
     """What one migration did."""
     result: object
     gap_ms: float
+    gap_parts: dict       # milliseconds from the last answer to the stop, until the guest runs again, until the next answer
     device_ms: dict       # the device's part of the downtime, by what was done
     trace: Trace
 
@@ -95,9 +95,21 @@ class Session:
             vfs = [Vf(host, 4 + i, self.options, self.iommufd) for i, host in enumerate(addresses)]
         return Qemu(name, self.folder, self.image, vfs, self.guest, NICS, incoming=incoming, options=options)
 
-    def boot(self, addresses, **more):
-        self.qemu = self.start(addresses, **more)
-        self.wait_for_guest()
+    def boot(self, addresses):
+        moment = time.monotonic()
+        self.qemu = self.start(addresses)
+        self.wait_for_guest(since=moment)
+
+    def wait_for_reboot(self, since):
+        """Until a guest that was reset has traffic again; the streams into it are begun anew."""
+        old, self.streams = self.streams, []
+        for stream in old:
+            stream.__exit__()
+        # What it had said before may still be on its way.
+        self.wait_for_guest(since=since + 2)
+        if old:
+            self.streams = [self.peers.enter_context(Inbound(stream.peer)) for stream in old]
+            self.wait_for_inbound()
 
     def wait_for_guest(self, since=0, limit=BOOT):
         """Until each interface of a guest that was started now carries traffic to the outside."""
@@ -141,12 +153,14 @@ class Session:
     def migration(self, destination, **more):
         return Migration(self.qemu, destination, os.path.join(self.folder, "migration"), **more)
 
-    def move(self, addresses, progress=None, destination=None, capabilities=None, parameters=None, traffic=True, paused=False):
-        """Migrates the guest to those VFs, checks that it noticed nothing, and ends the source. paused: the guest is."""
+    def move(self, addresses, progress=None, destination=None, capabilities=None, parameters=None, traffic=True,
+             paused=False, booting=False):
+        """Migrates the guest to those VFs, checks that it noticed nothing, and ends the source. paused, booting: the guest is, and
+        the caller looks at it afterwards."""
         source, sources = self.qemu, [vf.host for vf in self.qemu.vfs]
         destination = destination or self.start(addresses, incoming=True)
         try:
-            before = self.guest.stat if paused else self.guest.fresh()
+            before = self.guest.stat if paused or booting else self.guest.fresh()
             blocked = source.qmp("query-migrate").get("blocked-reasons", [])
             demand(not blocked, f"blocked-reasons: {blocked}")
             with Trace() as trace:
@@ -162,12 +176,15 @@ class Session:
         self.qemu = destination
         moved = time.monotonic()
         source.quit()
-        if traffic:
+        if traffic and not paused and not booting:
             self.demand_traffic(before, "behind the migration")
-        elif not paused:
+        elif not traffic:
             self.demand_unharmed(before, self.guest.fresh(SETTLE), "behind the migration")
-        gap = self.probe.gap(result.begin, moved) if self.probe else None
-        return Move(result, gap * 1000 if gap else 0.0, trace.stopped(sources[0], addresses[0]), trace)
+        stop, resume = source.qmp.time_of("STOP", result.begin), destination.qmp.time_of("RESUME", result.begin)
+        gap, parts = self.probe.gap(result.begin, moved) if self.probe else None, {}
+        if gap and stop and resume:
+            parts = {"before the stop": 1000 * (stop - gap[0]), "stopped": 1000 * (resume - stop), "behind it": 1000 * (gap[1] - resume)}
+        return Move(result, 1000 * (gap[1] - gap[0]) if gap else 0.0, parts, trace.stopped(sources[0], addresses[0]), trace)
 
     def end(self):
         if self.qemu:

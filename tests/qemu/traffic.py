@@ -143,9 +143,9 @@ class Probe(Worker):
         self._socket.close()
 
     def gap(self, begin, end):
-        """Longest time without an answer that touches the given one, in seconds."""
+        """Longest time without an answer that touches the given one: the answers before and behind it."""
         times = [t for t in self.answers if begin - 5 <= t <= end + 60]
-        return max((b - a for a, b in zip(times, times[1:]) if b >= begin and a <= end), default=None)
+        return max(((a, b) for a, b in zip(times, times[1:]) if b >= begin and a <= end), key=lambda gap: gap[1] - gap[0], default=None)
 
 
 class Multicast(Worker):

@@ -6,7 +6,8 @@
 //     HL {"t": 12.0, "nics": [{"name": "eth0", "out_ok": 65536, ...}], "driver": 0, ...}
 //
 // Command line:  nic=10.0.2.20,52:54:00:aa:00:01,10.0.2.100   for eth0, again for eth1: address, MAC, TCP echo server
-// Console input: "rate N" bytes a second outbound; "changes N" a change for the mailbox each N ms, 0 none; "rescan" PCI
+// Console input: "rate N" bytes a second outbound; "changes N" a change for the mailbox each N ms, 0 none; "rescan" PCI;
+//                "hold 1" leaves what comes in where the device has put it, "hold 0" reads it
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <sys/mount.h>
@@ -139,6 +140,9 @@ class Guest {
       const std::string line = heard_.substr(0, end);
       if (std::sscanf(line.c_str(), "rate %lu", &number) == 1) rate_ = static_cast<double>(number);
       if (std::sscanf(line.c_str(), "changes %lu", &number) == 1) change_every_ = static_cast<double>(number) / 1000;
+      if (std::sscanf(line.c_str(), "hold %lu", &number) == 1)
+        for (Interface& i : interfaces_)
+          if (i.streams) i.streams->hold_inbound(number != 0);
       if (line == "rescan") write_file("/sys/bus/pci/rescan", "1");
       say("HL done: " + line);
     }

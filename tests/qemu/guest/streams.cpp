@@ -49,7 +49,7 @@ Streams::Streams(const NicSettings& nic, const Pattern& pattern) : nic_(nic), pa
 }
 
 void Streams::add_to(std::vector<pollfd>& polls) const {
-  for (const int fd : {out_, listener_, in_, echo_, multicast_})
+  for (const int fd : {out_, listener_, hold_ ? -1 : in_, echo_, multicast_})
     if (fd >= 0) polls.push_back({fd, POLLIN, 0});
 }
 
@@ -117,7 +117,7 @@ void Streams::receive_in() {
     in_ = next;
     received_ = 0;
   }
-  if (in_ < 0) return;
+  if (in_ < 0 || hold_) return;
   uint8_t piece[4096];
   ssize_t got;
   while ((got = recv(in_, piece, sizeof piece, 0)) > 0) {

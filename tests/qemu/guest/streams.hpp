@@ -32,6 +32,8 @@ class Streams {
   void add_to(std::vector<pollfd>& polls) const;
   /// Does what can be done now. bytes_per_second: of the outbound stream.
   void work(double now, double bytes_per_second);
+  /// Inbound data stays unread in the memory that the device has written it to.
+  void hold_inbound(bool hold) { hold_ = hold; }
   const StreamCounts& counts() const { return counts_; }
 
  private:
@@ -47,6 +49,7 @@ class Streams {
   const Pattern& pattern_;
   StreamCounts counts_;
   int out_ = -1, listener_ = -1, in_ = -1, echo_ = -1, multicast_ = -1;
+  bool hold_ = false;
   uint64_t sent_ = 0, returned_ = 0, received_ = 0;  // of the present connections
   double allowed_ = 0, last_ = 0, retry_ = 0;
 };
