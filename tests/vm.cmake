@@ -9,8 +9,6 @@ set(HOOKLINE_KERNEL_DIRECTORY_7.2 vfio-pci-hooks-7.2)
 set(HOOKLINE_KERNEL_SLOWNESS_7.2 1)
 set(HOOKLINE_KERNEL_DIRECTORY_debug vfio-pci-hooks-debug)
 set(HOOKLINE_KERNEL_SLOWNESS_debug 4)
-# Those take long to build, and with them what runs on them is for ./check --full.
-set(HOOKLINE_OWN_KERNELS 7.2 debug)
 
 # The kernel module, built for one of them, from a copy: the source tree stays clean.
 # Not part of "all", for it needs tests/prerequisites kernels.
@@ -24,11 +22,7 @@ function(hookline_add_kernel_module kernel)
   add_test(NAME ${fixture}
     COMMAND ${CMAKE_COMMAND} --build ${CMAKE_BINARY_DIR} --target ${target})
   # The kernel itself may have to be built first.
-  set(labels vm)
-  if(kernel IN_LIST HOOKLINE_OWN_KERNELS)
-    list(APPEND labels full)
-  endif()
-  set_tests_properties(${fixture} PROPERTIES LABELS "${labels}" FIXTURES_SETUP ${fixture} TIMEOUT 3600)
+  set_tests_properties(${fixture} PROPERTIES LABELS vm FIXTURES_SETUP ${fixture} TIMEOUT 3600)
 endfunction()
 
 # NAME for Debian's kernel, NAME_7_2 and so on for others.
@@ -62,7 +56,7 @@ function(hookline_add_vm_command name)
     hookline_vm_name(${name} ${kernel} test)
     hookline_vm_name(vm_module ${kernel} fixture)
     set(labels vm)
-    if(ARG_FULL OR kernel IN_LIST HOOKLINE_OWN_KERNELS)
+    if(ARG_FULL)
       list(APPEND labels full)
     endif()
     set(slowness ${HOOKLINE_KERNEL_SLOWNESS_${kernel}})

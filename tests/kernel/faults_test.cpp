@@ -43,7 +43,7 @@ class NoMemory {
     return nullptr;
   }
   NoMemory() {
-    for (const char* kind : {"failslab", "fail_page_alloc"}) {
+    for (const char* kind : {"failslab", "fail_page_alloc", "fail_usercopy"}) {
       const std::string folder = fmt::format("/sys/kernel/debug/{}/", kind);
       (void)sysfs::write(folder + "ignore-gfp-wait", "N");
       (void)sysfs::write(folder + "min-order", "0");
@@ -56,7 +56,7 @@ class NoMemory {
     for (unsigned n = 1;; ++n) {
       write_nth(n);
       call();
-      if (read_nth() > 0) {
+      if (is_left()) {
         write_nth(0);
         return n - 1;
       }
@@ -66,12 +66,14 @@ class NoMemory {
  private:
   void write_nth(unsigned n) const {
     const std::string text = std::to_string(n);
-    if (::pwrite(file_.get(), text.data(), text.size(), 0) < 0) throw std::runtime_error("fail-nth");
+    if (::pwrite(file_.get(), text.data(), text.size(), 0) < 0) throw std::system_error(errno, std::generic_category(), "fail-nth");
   }
-  unsigned read_nth() const {
+  // The failure that was asked for has not come yet. To hand the number over is one of the things that can fail.
+  bool is_left() const {
     char text[16] = {};
-    if (::pread(file_.get(), text, sizeof text - 1, 0) < 0) throw std::runtime_error("fail-nth");
-    return static_cast<unsigned>(std::stoul(text));
+    if (::pread(file_.get(), text, sizeof text - 1, 0) >= 0) return std::stoul(text) > 0;
+    if (errno != EFAULT) throw std::system_error(errno, std::generic_category(), "fail-nth");
+    return true;
   }
   vfio::Descriptor file_{::open("/proc/thread-self/fail-nth", O_RDWR | O_CLOEXEC)};
 };
@@ -586,24 +588,41 @@ TEST_P(FaultMatrix, RL1_RL2_RL5_MP3_MP4_EndsAsThePageSays) {
   expect_whole(c);
 }
 
-// Each event in some states, and all states among them: every third cell, another third for each event. To remove functions
-// takes seconds.
-bool is_in_short_run(const Case& c) {
+enum class Run { quick, slow, no_memory };
+
+// Quick: each event in some states, and all states among them: every third cell, another third for each event. To remove
+// functions takes seconds.
+Run run_of(const Case& c) {
+  if (c.event == Event::no_memory) return Run::no_memory;
   const auto event = static_cast<size_t>(c.event), state = static_cast<size_t>(c.state);
   const bool slow = c.event == Event::vfs_removed || c.event == Event::pf_unbound;
-  return slow ? state == event % kStates.size() : state % 3 == event % 3 || is_inside_stream(c.event);
+  const bool quick = slow ? state == event % kStates.size() : state % 3 == event % 3 || is_inside_stream(c.event);
+  return quick ? Run::quick : Run::slow;
 }
 
-std::vector<Case> cases(bool short_run) {
+std::vector<Case> cases(Run run) {
   std::vector<Case> some;
   for (const Case& c : cases())
-    if (is_in_short_run(c) == short_run) some.push_back(c);
+    if (run_of(c) == run) some.push_back(c);
   return some;
 }
 
-// HOOKLINE_FAULTS=short runs about a third.
-INSTANTIATE_TEST_SUITE_P(Short, FaultMatrix, ::testing::ValuesIn(cases(true)), [](const auto& c) { return name_of(c.param); });
-INSTANTIATE_TEST_SUITE_P(Long, FaultMatrix, ::testing::ValuesIn(cases(false)), [](const auto& c) { return name_of(c.param); });
+auto name_of_cell = [](const ::testing::TestParamInfo<Case>& c) { return name_of(c.param); };
+INSTANTIATE_TEST_SUITE_P(Quick, FaultMatrix, ::testing::ValuesIn(cases(Run::quick)), name_of_cell);
+INSTANTIATE_TEST_SUITE_P(Slow, FaultMatrix, ::testing::ValuesIn(cases(Run::slow)), name_of_cell);
+INSTANTIATE_TEST_SUITE_P(NoMemory, FaultMatrix, ::testing::ValuesIn(cases(Run::no_memory)), name_of_cell);
+
+// What HOOKLINE_FAULTS names of it: variables of this kind reach the virtual machine, arguments of its test binaries do not.
+struct Selection {
+  std::string_view name, filter;
+};
+constexpr Selection kSelections[] = {{"short", "-Slow/*"}, {"enough-memory", "-NoMemory/*"}};
+
+void select(std::string_view name) {
+  const auto* selection = std::ranges::find(kSelections, name, &Selection::name);
+  if (selection == std::end(kSelections)) throw std::invalid_argument(fmt::format("HOOKLINE_FAULTS={}: short or enough-memory", name));
+  ::testing::GTEST_FLAG(filter) = selection->filter;
+}
 
 }  // namespace
 }  // namespace hookline::kernel_test
@@ -614,8 +633,6 @@ int main(int argc, char** argv) {
     return 0;
   }
   ::testing::InitGoogleTest(&argc, argv);
-  // Variables of this kind reach the virtual machine, arguments of its test binaries do not.
-  const char* run = std::getenv("HOOKLINE_FAULTS");
-  if (run && std::string(run) == "short") ::testing::GTEST_FLAG(filter) = "Short/*";
+  if (const char* name = std::getenv("HOOKLINE_FAULTS")) hookline::kernel_test::select(name);
   return RUN_ALL_TESTS();
 }
