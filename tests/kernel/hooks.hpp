@@ -26,7 +26,7 @@ struct Definition {
   uint32_t flags = 0;  ///< VFIO_PCI_HOOKS_DEFINE_*
   uint16_t vendor = 0x8086, device = 0x10ca;
   uint32_t guest_memory = VFIO_PCI_HOOKS_MEMORY_NONE;
-  uint32_t access_limit_ms = 200, state_limit_ms = 200;  ///< times slowness(), where that is still allowed
+  uint32_t access_limit_ms = 800, state_limit_ms = 800;  ///< times slowness(), where that is still allowed
   uint32_t shadow_size = 4096;
   uint64_t max_state = 16 << 20;
   uint32_t ioctls = 0, device_features = 0;  ///< that the worker wants
