@@ -66,7 +66,7 @@ struct Board {
   std::array<Thread, kThreads> threads;
   std::array<std::array<Count, kMoves>, kTables> counts;
   // What shows that the fuzzer gets anywhere at all.
-  std::atomic<uint64_t> sessions{0}, answers{0}, saved_bytes{0}, loads{0}, lost_pages{0};
+  std::atomic<uint64_t> sessions{0}, answers{0}, saved_bytes{0}, loads{0}, lost_pages{0}, queries{0};
   std::atomic<bool> violated{false};
 };
 

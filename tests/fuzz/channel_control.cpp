@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <fcntl.h>
 #include <grp.h>
 #include <linux/vfio.h>
 #include <sys/syscall.h>
@@ -83,6 +84,17 @@ int define_badly(Actor& a, Office& o) {
   arg.nr_ranges = static_cast<uint32_t>(a.random.below(std::size(ranges) + 1));
   arg.ranges = a.random.one_in(16) ? a.random.odd() : reinterpret_cast<uintptr_t>(ranges);
   arg.max_state = a.random.odd();
+  std::array<vfio_pci_hooks_parameter, VFIO_PCI_HOOKS_MAX_PARAMETERS + 1> parameters;
+  for (size_t i = 0; i < parameters.size(); ++i)
+    parameters[i] = kernel_test::parameter("p" + std::to_string(i), "1", "0-3");
+  if (a.random.one_in(2)) {
+    auto* bytes = reinterpret_cast<uint8_t*>(&parameters[a.random.below(4)]);
+    bytes[a.random.below(sizeof parameters[0])] = static_cast<uint8_t>(a.random.next());
+  }
+  arg.flags = VFIO_PCI_HOOKS_DEFINE_MIGRATION;
+  std::memset(arg.model, 'm', a.random.below(sizeof arg.model + 1));
+  arg.nr_parameters = static_cast<uint32_t>(a.random.below(parameters.size() + 1));
+  arg.parameters = a.random.one_in(16) ? a.random.odd() : reinterpret_cast<uintptr_t>(parameters.data());
   for (auto* program : {&arg.stop, &arg.start, &arg.reset})
     *program = {static_cast<uint32_t>(a.random.below(VFIO_PCI_HOOKS_MAX_STEPS + 2)), 0,
                 a.random.one_in(16) ? a.random.odd() : reinterpret_cast<uintptr_t>(steps.data())};
@@ -119,11 +131,44 @@ int wrong_call(Actor& a, Office& o) {
   return a.call(o.control.fd(), request, argument);
 }
 
+std::string migration_file(Actor& a, const Office& o) {
+  static constexpr const char* kFiles[] = {"migration_version", "migration_version", "migration/model",
+                                           "migration/p0/value", "migration/p1/value", "migration/p1/allowed_values"};
+  return "/sys/bus/pci/devices/" + (a.random.one_in(4) ? o.unbound : o.bound) + "/" + a.random.of(kFiles);
+}
+
+int read_migration_file(Actor& a, Office& o) {
+  const int fd = ::open(migration_file(a, o).c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return errno;
+  const size_t size = a.random.one_in(2) ? 8192 : a.random.below(100);
+  const ssize_t got = ::pread(fd, a.buffer(size), size, a.random.one_in(8) ? static_cast<off_t>(a.random.odd()) : 0);
+  const int result = got < 0 ? errno : 0;
+  ::close(fd);
+  return result;
+}
+
+/// RL3: whoever has no right does not even open one for writing.
+int write_migration_file(Actor& a, Office& o) {
+  const std::string path = migration_file(a, o);
+  const int fd = ::open(path.c_str(), O_WRONLY | O_CLOEXEC);
+  if (fd < 0) return errno;
+  if (!o.rights) violation(a.board(), "%s opened for writing without any right", path.c_str());
+  char text[5000];
+  const size_t size = a.random.one_in(4) ? a.random.below(sizeof text) : 1;
+  std::memset(text, static_cast<int>('0' + a.random.below(4)), sizeof text);
+  if (a.random.one_in(8)) text[a.random.below(sizeof text)] = static_cast<char>(a.random.next());
+  const ssize_t put = ::write(fd, a.random.one_in(8) ? a.buffer(size) : text, size);
+  const int result = put < 0 ? errno : 0;
+  ::close(fd);
+  return result;
+}
+
 constexpr Move<Office> kMoves[] = {
     {6, "control: GET_FEATURES", features},    {12, "control: GET_STATUS", status},
     {6, "control: DEFINE", define_well},       {10, "control: DEFINE, bent", define_badly},
     {4, "control: UNDEFINE", undefine},        {3, "control: ATTACH", attach},
     {1, "control: unload the module", unload}, {6, "control: unknown ioctl", wrong_call},
+    {8, "sysfs: read", read_migration_file},   {8, "sysfs: write", write_migration_file},
 };
 constexpr size_t kTable = 2, kTableWithoutRights = 3;
 
@@ -180,6 +225,12 @@ Definition any_definition(Random& random, const std::string& address) {
   d.stop = harmless_steps(random, true);
   d.start = harmless_steps(random, true);
   d.reset = harmless_steps(random, false);
+  if (d.flags & VFIO_PCI_HOOKS_DEFINE_MIGRATION && !random.one_in(4)) {
+    d.model = "org.example/fuzz";
+    for (auto left = random.below(4); left; --left)
+      d.parameters.push_back(kernel_test::parameter("p" + std::to_string(d.parameters.size()), "1", "0-3",
+                                                    static_cast<uint32_t>(random.below(2))));
+  }
   return d;
 }
 

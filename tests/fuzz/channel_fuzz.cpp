@@ -306,7 +306,8 @@ int run(int argc, char** argv) {
                  {"answered requests", board.answers},
                  {"bytes of saved state", board.saved_bytes},
                  {"pieces of state loaded", board.loads},
-                 {"pages taken away", board.lost_pages}};
+                 {"pages taken away", board.lost_pages},
+                 {"queries fetched", board.queries}};
   for (const auto& [what, count] : reached) {
     std::printf("%-24s %llu\n", what, static_cast<unsigned long long>(count));
     // A fuzzer that gets nowhere finds nothing.

@@ -272,6 +272,43 @@ int set_sizes(Actor& a, Worker& w) {
   return a.call(any_session(a, w), VFIO_PCI_HOOKS_SET_SIZES, arg);
 }
 
+/// Answers what it was given, mostly; ids of others now and then.
+int next_query(Actor& a, Worker& w) {
+  static thread_local uint64_t given = 0;
+  std::array<char, VFIO_PCI_HOOKS_VERSION_LEN> good;
+  good.fill('x');
+  void* text = a.random.one_in(4) ? a.buffer(good.size()) : good.data();
+  vfio_pci_hooks_next_query arg{};
+  arg.argsz = sizeof arg;
+  arg.answered = a.random.one_in(8) ? a.random.below(1000) : given;
+  arg.answer = a.random.one_in(4) ? -static_cast<int32_t>(a.random.below(600)) : 0;
+  arg.timeout_ms = static_cast<int32_t>(a.random.below(20));
+  arg.length = static_cast<uint32_t>(a.random.one_in(4) ? a.random.odd() : 1 + a.random.below(200));
+  arg.text = reinterpret_cast<uintptr_t>(text);
+  const int result = a.call(w.channel, VFIO_PCI_HOOKS_NEXT_QUERY, arg);
+  if (result == 0) ++a.board().queries;
+  given = result == 0 && !a.random.one_in(20) ? arg.id : 0;
+  return result;
+}
+
+int get_parameters(Actor& a, Worker& w) {
+  vfio_pci_hooks_parameters arg{};
+  arg.argsz = sizeof arg;
+  arg.nr = static_cast<uint32_t>(a.random.one_in(4) ? a.random.odd() : a.random.below(34));
+  arg.values = reinterpret_cast<uintptr_t>(a.buffer(34 * VFIO_PCI_HOOKS_VALUE_LEN));
+  return a.call(a.random.one_in(2) ? w.channel.load() : any_session(a, w), VFIO_PCI_HOOKS_GET_PARAMETERS, arg);
+}
+
+int set_parameters(Actor& a, Worker& w) {
+  char values[VFIO_PCI_HOOKS_MAX_PARAMETERS][VFIO_PCI_HOOKS_VALUE_LEN] = {};
+  for (auto& value : values) value[0] = static_cast<char>('0' + a.random.below(4));
+  vfio_pci_hooks_parameters arg{};
+  arg.argsz = sizeof arg;
+  arg.nr = static_cast<uint32_t>(a.random.below(5));
+  arg.values = a.random.one_in(4) ? reinterpret_cast<uintptr_t>(a.buffer(sizeof values)) : reinterpret_cast<uintptr_t>(values);
+  return a.call(any_session(a, w), VFIO_PCI_HOOKS_SET_PARAMETERS, arg);
+}
+
 int map_something(Actor& a, Worker& w) {
   static constexpr uint64_t kWindows[] = {0,
                                           uint64_t{3} << 40,
@@ -381,6 +418,9 @@ constexpr Move<Worker> kMoves[] = {
     {12, "worker: START_ONCE", start_once},
     {6, "worker: GET_SAVED", get_saved},
     {6, "worker: SET_SIZES", set_sizes},
+    {12, "worker: NEXT_QUERY", next_query},
+    {6, "worker: GET_PARAMETERS", get_parameters},
+    {6, "worker: SET_PARAMETERS", set_parameters},
     {12, "worker: mmap", map_something},
     {3, "worker: close a session", close_session},
     {1, "worker: close the channel", drop_channel},
