@@ -102,6 +102,7 @@ std::vector<std::string> lacking(const vfio_pci_hooks_features& module, const Ap
   need(chain.owner().has_value(), VFIO_PCI_HOOKS_FEATURE_MIGRATION, "migrate devices");
   need(device.guest_memory != GuestMemory::none, VFIO_PCI_HOOKS_FEATURE_IOVA_RW, "reach guest memory (guest_memory)");
   need(chain.ioctls() || chain.features(), VFIO_PCI_HOOKS_FEATURE_IOCTL, "hand ioctls to plugins");
+  need(!chain.parameters().empty(), VFIO_PCI_HOOKS_FEATURE_PARAMETERS, "keep migration parameters");
   const auto limit = [&](size_t needed, uint32_t most, const char* what) {
     if (needed > most)
       found.push_back(fmt::format("the loaded vfio-pci-hooks takes {} {}, and the chain has {}: load a newer one", most, what, needed));

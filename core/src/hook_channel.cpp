@@ -107,7 +107,61 @@ Result<vfio_pci_hooks_features> ControlDevice::features() const {
   return features;
 }
 
+namespace {
+
+template <size_t N>
+Result<void> copy_text(char (&to)[N], std::string_view text, std::string_view what) {
+  if (text.size() >= N)
+    return fail(EINVAL, fmt::format("{} has {} bytes, it may have {}", what, text.size(), N - 1));
+  text.copy(to, text.size());
+  return {};
+}
+
+/// The chain's parameters as the module keeps them, with the values that the device begins with.
+Result<std::vector<vfio_pci_hooks_parameter>> kernel_parameters(const Definition& definition,
+                                                                const Chain& chain) {
+  const std::span<const hookline_parameter> parameters = chain.parameters();
+  std::vector<std::string> values = chain.init_values();
+  for (const auto& [name, value] : definition.parameters) {
+    const auto known =
+        std::ranges::find_if(parameters, [&name = name](const auto& p) { return name == p.name; });
+    if (known == parameters.end())
+      return fail(EINVAL, fmt::format("there is no migration parameter \"{}\"", name));
+    values[static_cast<size_t>(known - parameters.begin())] = value;
+  }
+  if (const Result<void> ok = chain.check_values(values); !ok) return fail(ok.error());
+  std::vector<vfio_pci_hooks_parameter> out;
+  for (size_t i = 0; i < parameters.size(); ++i) {
+    const hookline_parameter& from = parameters[i];
+    vfio_pci_hooks_parameter& to = out.emplace_back();
+    to.flags = from.flags & HOOKLINE_PARAMETER_RUNTIME ? VFIO_PCI_HOOKS_PARAMETER_RUNTIME : 0;
+    for (const Result<void>& ok :
+         {copy_text(to.name, from.name, "the name of a parameter"), copy_text(to.value, values[i], "a value"),
+          copy_text(to.init_value, from.init_value, "an init value"),
+          copy_text(to.off_value, from.off_value, "an off value"),
+          copy_text(to.allowed_values, from.allowed_values, "a list of allowed values"),
+          copy_text(to.description, from.description, "a description")})
+      if (!ok) return fail(EINVAL, fmt::format("migration parameter \"{}\": {}", from.name, ok.error().text));
+  }
+  return out;
+}
+
+}  // namespace
+
 Result<void> ControlDevice::define(const Definition& definition, const Chain& chain) const {
+  const Result<vfio_pci_hooks_features> module = features();
+  if (!module) return fail(module.error());
+  const bool knows_parameters = module->features & VFIO_PCI_HOOKS_FEATURE_PARAMETERS;
+  if (!chain.parameters().empty() && !knows_parameters)
+    return fail(
+        EOPNOTSUPP,
+        fmt::format(
+            "defining {}: its plugin has migration parameters, and the loaded vfio-pci-hooks is too old to "
+            "keep them: load a newer one",
+            to_string(definition.address)));
+  const auto parameters = kernel_parameters(definition, chain);
+  if (!parameters) return fail(parameters.error());
+
   std::vector<vfio_pci_hooks_handler> handlers;
   for (const std::string& name : definition.handlers) {
     vfio_pci_hooks_handler& handler = handlers.emplace_back();
@@ -142,6 +196,12 @@ Result<void> ControlDevice::define(const Definition& definition, const Chain& ch
   define.stop = program(stop);
   define.start = program(start);
   define.reset = program(reset);
+  if (chain.owner() && knows_parameters) {
+    const char* model = chain.links()[*chain.owner()].plugin.model;
+    if (const auto ok = copy_text(define.model, model ? model : "", "the device model"); !ok) return ok;
+    define.nr_parameters = static_cast<uint32_t>(parameters->size());
+    define.parameters = reinterpret_cast<uintptr_t>(parameters->data());
+  }
   constexpr Hint hints[] = {
       {EBUSY, "the driver has bound the function already: detach it first"},
       {ENODEV, "there is no such function, or it has another vendor and device id"},
@@ -423,7 +483,8 @@ Result<void> Session::set_parameters(std::span<const std::string> texts) {
   std::vector<Value> values(texts.size());
   for (size_t i = 0; i < texts.size(); ++i) {
     if (texts[i].size() >= values[i].size())
-      return fail(EINVAL, fmt::format("the value of parameter {} has more than {} bytes", i, values[i].size() - 1));
+      return fail(EINVAL,
+                  fmt::format("the value of parameter {} has more than {} bytes", i, values[i].size() - 1));
     texts[i].copy(values[i].data(), texts[i].size());
   }
   vfio_pci_hooks_parameters parameters{};

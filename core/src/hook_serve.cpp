@@ -23,8 +23,16 @@ tl::unexpected<Error> broken(std::string_view why) {
 
 }  // namespace
 
-RequestServer::RequestServer(OpenDevice& device, std::span<std::byte> stream, PluginLog log)
-    : device_(device), stream_(stream), log_(std::move(log)) {}
+RequestServer::RequestServer(OpenDevice& device, std::span<std::byte> stream, PluginLog log,
+                             ParameterStore* store)
+    : device_(device), stream_(stream), log_(std::move(log)), store_(store) {}
+
+Result<void> RequestServer::refresh_parameters() {
+  if (!store_ || device_.chain().parameters().empty()) return {};
+  Result<std::vector<std::string>> values = store_->parameters();
+  if (!values) return fail(values.error());
+  return device_.set_parameters(std::move(*values));
+}
 
 void RequestServer::answer(vfio_pci_hooks_slot& slot) noexcept {
   slot.answer_seq = slot.seq;
@@ -110,6 +118,7 @@ Result<RequestServer::Reply> RequestServer::ioctl(vfio_pci_hooks_slot& slot, uin
 Result<RequestServer::Reply> RequestServer::save(const vfio_pci_hooks_slot& slot) {
   if (slot.flags & VFIO_PCI_HOOKS_REQ_BEGIN) {
     saver_.reset();
+    if (const Result<void> ok = refresh_parameters(); !ok) return fail(ok.error());
     Result<DeviceStateSaver> saver = DeviceStateSaver::begin(device_);
     if (!saver) return fail(saver.error());
     saver_ = std::move(*saver);
@@ -129,14 +138,13 @@ Result<RequestServer::Reply> RequestServer::load(const vfio_pci_hooks_slot& slot
   if (!loader_) return fail(EIO, "the worker that began this stream is gone: begin the migration again");
   if (slot.length > stream_.size()) return broken("more bytes than the stream buffer has");
   if (const Result<void> ok = loader_->write(stream_.first(slot.length)); !ok) return fail(ok.error());
+  if (loader_->complete() && store_ && !device_.chain().parameters().empty()) {
+    if (const Result<void> ok = store_->set_parameters(device_.parameters()); !ok) return fail(ok.error());
+  }
   return Reply{.end = loader_->complete()};
 }
 
 void RequestServer::event(const vfio_pci_hooks_next& next) noexcept {
-  if (next.event == VFIO_PCI_HOOKS_EVENT_RESET) {
-    saver_.reset();
-    loader_.reset();
-  }
   const auto say = [this](uint32_t level, const auto& text) noexcept {
     try {
       if (log_) log_(level, "", text());
@@ -144,19 +152,33 @@ void RequestServer::event(const vfio_pci_hooks_next& next) noexcept {
       // A line is lost for want of memory.
     }
   };
+  if (next.event == VFIO_PCI_HOOKS_EVENT_RESET) {
+    saver_.reset();
+    loader_.reset();
+  }
+  if (next.event == VFIO_PCI_HOOKS_EVENT_PARAMETERS || next.lost) {
+    try {
+      if (const Result<void> ok = refresh_parameters(); !ok)
+        say(HOOKLINE_LOG_WARNING, [&] { return ok.error().text; });
+    } catch (...) {
+      // No memory: with the next stream they are asked for again.
+    }
+  }
   if (next.lost)
     say(HOOKLINE_LOG_WARNING, [&] { return fmt::format("{} events came too fast and are lost", next.lost); });
   if (next.event == VFIO_PCI_HOOKS_EVENT_STATE && next.from == VFIO_DEVICE_STATE_PRE_COPY &&
       next.to == VFIO_DEVICE_STATE_RUNNING)
     say(HOOKLINE_LOG_INFO, [] {
-      return std::string("the migration ended before the guest stopped, which goes on here: it was cancelled, or the "
-                         "destination refused it, whose logs say why (Hookline's, or the VMM's if the device has no chain)");
+      return std::string(
+          "the migration ended before the guest stopped, which goes on here: it was cancelled, or the "
+          "destination refused it, whose logs say why (Hookline's, or the VMM's if the device has no chain)");
     });
+  if (next.event == VFIO_PCI_HOOKS_EVENT_PARAMETERS) return;
   device_.event({next.event, next.from, next.to, 0});
 }
 
 Result<ServeEnd> serve(Session& session, OpenDevice& device, const ServeOptions& options) {
-  RequestServer server(device, session.stream(), options.log);
+  RequestServer server(device, session.stream(), options.log, &session);
   int answered = VFIO_PCI_HOOKS_NO_SLOT;
 
   const auto end_of = [](const Error& error) -> std::optional<ServeEnd> {
@@ -171,6 +193,10 @@ Result<ServeEnd> serve(Session& session, OpenDevice& device, const ServeOptions&
     return std::nullopt;
   };
 
+  if (const Result<void> ok = server.refresh_parameters(); !ok) {
+    if (const auto end = end_of(ok.error())) return *end;
+    return fail(ok.error());
+  }
   if (const Result<DeviceStateSaver> probe = DeviceStateSaver::begin(device); probe) {
     const Result<void> told = device.behind().set_sizes(probe->pending(), device.chain().max_state());
     if (!told) {

@@ -25,12 +25,24 @@ class RequestServerTest : public ::testing::Test {
     plugin_.own_migration().trap(0, 0x10, 8);
     plugin_.abi.ioctls = 1U << 10;
   }
-  void open() {
+  /// The device's values, as a kernel module would keep them.
+  struct Store final : ParameterStore {
+    Result<std::vector<std::string>> parameters() override { return values; }
+    Result<void> set_parameters(std::span<const std::string> given) override {
+      if (refuses) return fail(EBUSY, "not now");
+      values.assign(given.begin(), given.end());
+      return {};
+    }
+    std::vector<std::string> values{"2", "1"};
+    bool refuses = false;
+  };
+
+  void open(ParameterStore* store = nullptr) {
     chain_ = std::make_unique<Chain>(*build_chain(links(plugin_)));
     device_ = std::move(*OpenDevice::open(*chain_, access_, {}));
     server_ = std::make_unique<RequestServer>(
         *device_, stream_,
-        [this](uint32_t, std::string_view, std::string_view text) { log_.emplace_back(text); });
+        [this](uint32_t, std::string_view, std::string_view text) { log_.emplace_back(text); }, store);
     journal_.clear();
   }
   vfio_pci_hooks_slot& ask(uint32_t op, uint32_t flags = 0, uint32_t index = 0, uint32_t length = 0,
@@ -165,6 +177,78 @@ TEST_F(RequestServerTest, EventsReachThePlugins) {
   server_->event(state);
   EXPECT_THAT(journal_, ElementsAre("plugin state 2>1"));
   EXPECT_THAT(log_, ElementsAre(HasSubstr("2 events")));
+}
+
+class ParameterServerTest : public RequestServerTest {
+ protected:
+  ParameterServerTest() {
+    plugin_.parameter({"state_version", "Format of the state", "2", "1", "1|2",
+                       HOOKLINE_PARAMETER_RUNTIME | HOOKLINE_PARAMETER_VERSION, 0});
+    plugin_.parameter({"queues", "Queues the guest sees", "1", "1", "1-8", 0, 0});
+    plugin_.abi.migration_version = "2";
+    plugin_.abi.reads = "1|2";
+    plugin_.on_save = [this](hookline_writer* out) {
+      seen_ = plugin_.ask(0) + " " + plugin_.ask(1);
+      return plugin_.host->put(out, "value", "\1\2\3", 4);
+    };
+    plugin_.on_load = [this](hookline_reader* in) {
+      uint32_t value = 0;
+      return plugin_.host->get(in, "value", &value, sizeof(value));
+    };
+  }
+  std::vector<std::byte> save() {
+    ask(VFIO_PCI_HOOKS_REQ_SAVE, VFIO_PCI_HOOKS_REQ_BEGIN, VFIO_PCI_HOOKS_PHASE_STOP_COPY);
+    EXPECT_EQ(slot_.answer, 0);
+    return {stream_.begin(), stream_.begin() + slot_.answer_length};
+  }
+  int load(const std::vector<std::byte>& saved) {
+    std::ranges::copy(saved, stream_.begin());
+    return ask(VFIO_PCI_HOOKS_REQ_LOAD, VFIO_PCI_HOOKS_REQ_BEGIN, 0, static_cast<uint32_t>(saved.size()))
+        .answer;
+  }
+  Store store_;
+  std::string seen_;
+};
+
+TEST_F(ParameterServerTest, MM6_AStreamIsSavedWithTheValuesOfItsBeginning) {
+  open(&store_);
+  save();
+  EXPECT_EQ(seen_, "2 1");
+  store_.values = {"1", "8"};
+  save();
+  EXPECT_EQ(seen_, "1 8");
+}
+
+TEST_F(ParameterServerTest, MM6_ACallbackBetweenStreamsSeesWhatAnEventTold) {
+  open(&store_);
+  store_.values = {"1", "8"};
+  vfio_pci_hooks_next changed{};
+  changed.event = VFIO_PCI_HOOKS_EVENT_PARAMETERS;
+  server_->event(changed);
+  EXPECT_TRUE(journal_.empty()) << "plugins of ABI 1.1 know of no such event";
+  EXPECT_EQ(plugin_.ask(1), "8");
+  // An event that was lost may have been that one.
+  store_.values = {"1", "4"};
+  vfio_pci_hooks_next other{};
+  other.event = VFIO_PCI_HOOKS_EVENT_RESET;
+  other.lost = 1;
+  server_->event(other);
+  EXPECT_EQ(plugin_.ask(1), "4");
+}
+
+TEST_F(ParameterServerTest, MM5_ALoadSetsTheSourcesValuesOrFails) {
+  open(&store_);
+  store_.values = {"1", "4"};
+  const std::vector<std::byte> saved = save();
+  store_.values = {"2", "1"};
+  EXPECT_EQ(load(saved), 0);
+  EXPECT_EQ(slot_.answer_flags, VFIO_PCI_HOOKS_ANSWER_END);
+  EXPECT_THAT(store_.values, ElementsAre("1", "4"));
+
+  store_.values = {"2", "1"};
+  store_.refuses = true;
+  EXPECT_EQ(load(saved), -EBUSY);
+  EXPECT_THAT(store_.values, ElementsAre("2", "1"));
 }
 
 // Where the destination has no chain its log is empty: the source's says where to look.

@@ -21,6 +21,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <linux/vfio_pci_hooks.h>
@@ -57,6 +58,8 @@ struct Definition {
       false;  ///< an access with no worker fails (EIO) instead of passing to the device
   uint32_t access_limit_ms = 100;
   uint32_t state_limit_ms = 10000;
+  /// Name and value of the owner's migration parameters that do not begin with their init value.
+  std::vector<std::pair<std::string, std::string>> parameters{};
 };
 
 class Channel;
@@ -67,6 +70,8 @@ class ControlDevice {
   static Result<ControlDevice> open(const char* path = kPath);
 
   Result<vfio_pci_hooks_features> features() const;
+  /// EOPNOTSUPP: the chain has parameters, and the loaded module is older than they are. With such a module a
+  /// chain without parameters migrates, but the device has no migration_version.
   Result<void> define(const Definition& definition, const Chain& chain) const;
   Result<void> undefine(const vfio_pci_hooks_address& address) const;
   Result<Channel> attach(const vfio_pci_hooks_address& address) const;
@@ -77,11 +82,22 @@ class ControlDevice {
   FileDescriptor fd_;
 };
 
+/// Where the device's migration parameters are kept, whoever serves it.
+class ParameterStore {
+ public:
+  virtual ~ParameterStore() = default;
+  /// At this moment, in the order of the chain's parameters; none where the module is older than they are.
+  virtual Result<std::vector<std::string>> parameters() = 0;
+  /// The device takes over the source's values: all or none, only in RESUMING and once for each stream
+  /// (EBUSY).
+  virtual Result<void> set_parameters(std::span<const std::string> values) = 0;
+};
+
 /// One open of the device. Its registers are reached by calls, and by a mapping only where a plugin asks for
 /// one: a mapped BAR answers SIGBUS while the device is in reset, in low power or has memory decoding off, a
 /// call answers an errno. Slots, shadow and stream buffer may be taken back in the middle of a request; from
 /// then on they read as zero, and next() says why.
-class Session final : public DeviceAccess {
+class Session final : public DeviceAccess, public ParameterStore {
  public:
   ~Session() override;
   Session(const Session&) = delete;
@@ -97,10 +113,8 @@ class Session final : public DeviceAccess {
   Result<uint32_t> saved(uint32_t slot) override;
   Result<void> set_sizes(uint64_t initial, uint64_t stop_copy) override;
 
-  /// The device's migration parameters at this moment, in the order of the definition; none on a module that knows none.
-  Result<std::vector<std::string>> parameters();
-  /// The device takes over the source's values: all or none, only in RESUMING and once for each stream (EBUSY).
-  Result<void> set_parameters(std::span<const std::string> values);
+  Result<std::vector<std::string>> parameters() override;
+  Result<void> set_parameters(std::span<const std::string> values) override;
 
   /// Hands over the answer in slot `answered` (or VFIO_PCI_HOOKS_NO_SLOT) and waits for what comes next.
   /// Besides the errors above ETIME after `timeout_ms` and EINTR; the answer has been handed over then.
@@ -130,16 +144,18 @@ class Session final : public DeviceAccess {
 /// What somebody asks of the device by its file migration_version.
 struct Query {
   uint64_t id = 0;
-  uint32_t what = 0;     ///< VFIO_PCI_HOOKS_QUERY_*
-  std::string text{};    ///< QUERY_WRITE: the source's migration_version
+  uint32_t what = 0;   ///< VFIO_PCI_HOOKS_QUERY_*
+  std::string text{};  ///< QUERY_WRITE: the source's migration_version
 };
 
 struct QueryAnswer {
-  int code = 0;          ///< 0 or an errno
-  std::string text{};    ///< QUERY_READ: the device's migration_version; with an errno the reason, for the kernel log
+  int code = 0;  ///< 0 or an errno
+  std::string
+      text{};  ///< QUERY_READ: the device's migration_version; with an errno the reason, for the kernel log
 };
 
-/// The right to serve one device. parameters() and next_query() may be called by one other thread than wait_open().
+/// The right to serve one device. parameters() and next_query() may be called by one other thread than
+/// wait_open().
 class Channel {
  public:
   /// For a process that was handed the descriptor.
@@ -150,10 +166,11 @@ class Channel {
   /// function left the driver. EAGAIN with `wait` false: not now; poll() fd() for POLLIN. EINTR: a signal.
   Result<std::unique_ptr<Session>> wait_open(const Chain& chain, bool wait = true);
 
-  /// Hands over the answer to query `answered` (0: none) and waits for the next. ETIME after `timeout_ms` (below 0: never);
-  /// EINVAL: nobody waits for this answer any more; ENODEV: the function left the driver; ENOTTY: a module without queries.
+  /// Hands over the answer to query `answered` (0: none) and waits for the next. ETIME after `timeout_ms`
+  /// (below 0: never); EINVAL: nobody waits for this answer any more; ENODEV: the function left the driver;
+  /// ENOTTY: a module without queries.
   Result<Query> next_query(uint64_t answered, const QueryAnswer& answer, int timeout_ms) const;
-  /// As those of a Session, open or not.
+  /// As those of a Session, whether the device is open or not.
   Result<std::vector<std::string>> parameters() const;
 
  private:

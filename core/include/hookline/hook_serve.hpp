@@ -27,8 +27,14 @@ namespace hookline {
 /// Answers requests in slots. No descriptor takes part: it serves slots that a test has filled just as well.
 class RequestServer {
  public:
-  /// `device` outlives the object; `stream` is the session's buffer.
-  RequestServer(OpenDevice& device, std::span<std::byte> stream, PluginLog log = {});
+  /// `device` and `store` outlive the object; `stream` is the session's buffer. No store: the values are the
+  /// open device's.
+  RequestServer(OpenDevice& device, std::span<std::byte> stream, PluginLog log = {},
+                ParameterStore* store = nullptr);
+
+  /// Gives the plugins the device's parameters as they are. At the beginning of a stream and on events it is
+  /// done anyway.
+  Result<void> refresh_parameters();
 
   /// Fills the slot's answer half.
   void answer(vfio_pci_hooks_slot& slot) noexcept;
@@ -50,6 +56,7 @@ class RequestServer {
   OpenDevice& device_;
   std::span<std::byte> stream_;
   PluginLog log_;
+  ParameterStore* store_;
   std::optional<DeviceStateSaver> saver_;
   std::unique_ptr<DeviceStateLoader> loader_;
 };
