@@ -59,6 +59,14 @@ json device_json(const DeviceConfig& device) {
   out["on_worker_loss"] = to_string(device.on_worker_loss);
   out["limits"] = {{"state_change_ms", device.limits.state_change.count()}, {"access_ms", device.limits.access.count()}};
   out["migrates"] = migrates(device);
+  json migration = json::object();
+  if (device.plugins) {
+    const std::vector<std::string> init = device.plugins->init_values();
+    for (size_t i = 0; i < init.size(); ++i)
+      migration[device.plugins->parameters()[i].name] =
+          i < device.parameters.size() && device.parameters[i] ? *device.parameters[i] : init[i];
+  }
+  out["migration"] = migration;
   out["chain"] = json::array();
   for (const ChainLink& link : device.chain) {
     json entry;

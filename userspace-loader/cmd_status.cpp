@@ -30,6 +30,7 @@ DeviceStatus ask(const LinuxHost& host, DeviceRecord record, const std::string& 
   DeviceStatus status{.record = std::move(record)};
   if (auto function = host.sysfs().function(address)) status.function = std::move(*function);
   status.kernel = host.status(address);
+  status.parameters = host.sysfs().migration_values(address);
   status.service = host.state().service(address);
   status.supervisor_alive = status.service && is_alive(status.service->supervisor);
   status.worker_alive = status.service && is_alive(status.service->worker);

@@ -14,6 +14,7 @@
 
 #include "config_keys.hpp"
 #include "config_values.hpp"
+#include "hookline/parameters.hpp"
 #include "plugin_declaration.hpp"
 
 namespace hookline::loader {
@@ -245,6 +246,8 @@ class Checker {
 
     if (const Entry* entry = node.find("chain"); entry && is_list(*entry)) chain(*entry->value, device);
 
+    if (const Entry* entry = node.find("migration"); entry && is_map(*entry)) parameters(*entry, device);
+
     const Policy own = policy(node);
     const Limits unsaid;
     device.limits.state_change = own.state_change.value_or(defaults.state_change.value_or(unsaid.state_change));
@@ -397,6 +400,44 @@ class Checker {
       error(list.where, fmt::format("{} positions in the chain, all plugins together being one", device.handlers.size()),
             fmt::format("at most {}", VFIO_PCI_HOOKS_MAX_HANDLERS));
     plugins_together(device);
+  }
+
+  // ---- migration parameters: the owner declares them
+
+  void parameters(const Entry& section, DeviceConfig& device) {
+    // What is wrong with the chain has been said; without it nobody knows what the keys mean.
+    if (!device.plugins) return;
+    if (!device.plugins->owner()) {
+      error(key_place(section), "\"migration\" for a device that does not migrate", "remove it",
+            {"its keys are parameters of the plugin that owns the device's migration, and no plugin of this chain does"});
+      return;
+    }
+    const std::span<const hookline_parameter> declared = device.plugins->parameters();
+    const std::string_view owner = device.plugins->links()[*device.plugins->owner()].name();
+    std::vector<std::string> names;
+    for (const hookline_parameter& p : declared) names.push_back(p.name);
+    device.parameters.resize(declared.size());
+    for (const Entry& entry : section.value->entries) {
+      const auto found = std::find(names.begin(), names.end(), entry.key);
+      if (found == names.end()) {
+        error(key_place(entry), fmt::format("plugin \"{}\" has no migration parameter \"{}\"", owner, printable(entry.key)),
+              did_you_mean(entry.key, names),
+              {names.empty() ? std::string("it has none")
+                             : fmt::format("its parameters: {}; `hookline describe {}` explains them", fmt::join(names, ", "), owner)});
+        continue;
+      }
+      const auto index = static_cast<size_t>(found - names.begin());
+      if (auto value = parameter(entry, declared[index])) device.parameters[index] = std::move(*value);
+    }
+  }
+
+  std::optional<std::string> parameter(const Entry& entry, const hookline_parameter& declared) {
+    const auto value = text(entry, "a value");
+    if (!value || is_allowed(declared.allowed_values, *value)) return value;
+    error(place(entry), fmt::format("{}: \"{}\" is not allowed", printable(entry.key), printable(*value)),
+          fmt::format("allowed: {}", fmt::join(split_choices(declared.allowed_values), ", ")),
+          {fmt::format("{}: {}", declared.name, declared.description)});
+    return std::nullopt;
   }
 
   // Whether the plugins can stand in one chain. Built link by link, so that the first that does not fit is the one to point

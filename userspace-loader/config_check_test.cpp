@@ -134,6 +134,22 @@ TEST(ConfigValues, NumbersAreDecimalOrHexadecimal) {
     EXPECT_FALSE(parse_number(text)) << text;
 }
 
+// ---- migration parameters
+
+TEST(ConfigCheck, MV5_InitialValuesAreThoseOfTheFileAndElseOfTheOwner) {
+  const auto config = load(
+      "devices:\n"
+      "  - match: { address: 01:10.0 }\n"
+      "    migration: { rings: 8, state_version: \"1\" }\n"
+      "    chain: [ { plugin: log-toy }, { plugin: nic-toy } ]\n");
+  ASSERT_TRUE(config);
+  const DeviceConfig& device = config->devices[0];
+  ASSERT_EQ(device.parameters.size(), 3u);
+  EXPECT_EQ(device.parameters[0], "1");
+  EXPECT_EQ(device.parameters[1], "8");
+  EXPECT_EQ(device.parameters[2], std::nullopt);
+}
+
 // ---- schema, page, examples
 
 std::set<std::string> names(const ConfigSection& section) {

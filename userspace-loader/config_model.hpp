@@ -55,6 +55,8 @@ struct DeviceConfig {
   std::vector<ChainLink> chain;  ///< first asked first
   /// Its plugins, ready to be opened; none: in-kernel handlers only.
   std::optional<Chain> plugins;
+  /// What "migration" says of the owner's parameters: one for each of plugins->parameters(), nothing where the file says nothing.
+  std::vector<std::optional<std::string>> parameters;
   /// Names for the kernel, in order; "channel" stands for all plugins.
   std::vector<std::string> handlers;
   Mark where;

@@ -58,6 +58,13 @@ AppliedDevice resolve(const DeviceConfig& config, const PciFunction& function, b
     }
     device.chain.push_back(std::move(applied));
   }
+  if (config.plugins) {
+    const std::vector<std::string> init = config.plugins->init_values();
+    for (size_t i = 0; i < init.size(); ++i) {
+      const bool said = i < config.parameters.size() && config.parameters[i];
+      device.parameters.push_back({config.plugins->parameters()[i].name, said ? *config.parameters[i] : init[i]});
+    }
+  }
   return device;
 }
 
@@ -94,6 +101,16 @@ Definition definition_of(const AppliedDevice& device) {
   return definition;
 }
 
+std::vector<std::pair<std::string, std::string>> parameter_values(const AppliedDevice& device,
+                                                                  const std::vector<AppliedParameter>& kept) {
+  std::vector<std::pair<std::string, std::string>> values;
+  for (const AppliedParameter& wanted : device.parameters) {
+    const auto written = std::find_if(kept.begin(), kept.end(), [&](const AppliedParameter& p) { return p.name == wanted.name; });
+    values.emplace_back(wanted.name, written == kept.end() ? wanted.value : written->value);
+  }
+  return values;
+}
+
 std::vector<std::string> lacking(const vfio_pci_hooks_features& module, const AppliedDevice& device, const Chain& chain) {
   std::vector<std::string> found;
   const auto need = [&](bool needed, uint64_t feature, const char* what) {
@@ -101,8 +118,8 @@ std::vector<std::string> lacking(const vfio_pci_hooks_features& module, const Ap
   };
   need(chain.owner().has_value(), VFIO_PCI_HOOKS_FEATURE_MIGRATION, "migrate devices");
   need(device.guest_memory != GuestMemory::none, VFIO_PCI_HOOKS_FEATURE_IOVA_RW, "reach guest memory (guest_memory)");
-  need(chain.ioctls() || chain.features(), VFIO_PCI_HOOKS_FEATURE_IOCTL, "hand ioctls to plugins");
   need(!chain.parameters().empty(), VFIO_PCI_HOOKS_FEATURE_PARAMETERS, "keep migration parameters");
+  need(chain.ioctls() || chain.features(), VFIO_PCI_HOOKS_FEATURE_IOCTL, "hand ioctls to plugins");
   const auto limit = [&](size_t needed, uint32_t most, const char* what) {
     if (needed > most)
       found.push_back(fmt::format("the loaded vfio-pci-hooks takes {} {}, and the chain has {}: load a newer one", most, what, needed));

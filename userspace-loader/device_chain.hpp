@@ -8,10 +8,13 @@
 //
 //     AppliedDevice device = resolve(config.devices[0], *sysfs.function(address), options);
 //     Result<Chain> chain = load_chain(device, {.rehearse = false});
-//     control->define(definition_of(device), *chain);
+//     Definition definition = definition_of(device);
+//     definition.parameters = parameter_values(device, {});
+//     control->define(definition, *chain);
 #pragma once
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <hookline/chain.hpp>
@@ -31,6 +34,11 @@ AppliedDevice resolve(const DeviceConfig& config, const PciFunction& function, b
 Result<Chain> load_chain(const AppliedDevice& device, bool rehearse);
 
 Definition definition_of(const AppliedDevice& device);
+
+/// Name and value of each migration parameter: what was written since the last apply and is `kept`, else what the
+/// configuration wants.
+std::vector<std::pair<std::string, std::string>> parameter_values(const AppliedDevice& device,
+                                                                  const std::vector<AppliedParameter>& kept);
 
 /// What the loaded module lacks for this device, one line each; empty: nothing.
 std::vector<std::string> lacking(const vfio_pci_hooks_features& module, const AppliedDevice& device, const Chain& chain);

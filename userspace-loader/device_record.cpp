@@ -51,6 +51,9 @@ AppliedDevice device_from_json(const json& from) {
   device.limits.access = std::chrono::milliseconds(from.at("access_ms").get<int64_t>());
   for (const json& link : from.at("chain")) device.chain.push_back(link_from_json(link));
   device.migrates = from.at("migrates");
+  // Records written before there were parameters have none.
+  if (const auto parameters = from.find("parameters"); parameters != from.end())
+    for (const json& p : *parameters) device.parameters.push_back({p.at("name"), p.at("value")});
   device.allow_untrusted = from.at("allow_untrusted");
   device.config_file = from.at("config_file");
   return device;
@@ -80,6 +83,8 @@ auto guarded(const json& from, Parse parse) -> Result<decltype(parse(from))> {
 json to_json(const AppliedDevice& device) {
   json chain = json::array();
   for (const AppliedLink& link : device.chain) chain.push_back(link_to_json(link));
+  json parameters = json::array();
+  for (const AppliedParameter& p : device.parameters) parameters.push_back({{"name", p.name}, {"value", p.value}});
   return {{"address", to_string(device.address)},
           {"id", to_string(device.id)},
           {"pf", device.pf ? json(to_string(*device.pf)) : json()},
@@ -90,6 +95,7 @@ json to_json(const AppliedDevice& device) {
           {"access_ms", device.limits.access.count()},
           {"chain", std::move(chain)},
           {"migrates", device.migrates},
+          {"parameters", std::move(parameters)},
           {"allow_untrusted", device.allow_untrusted},
           {"config_file", device.config_file}};
 }

@@ -35,6 +35,12 @@ struct AppliedLink {
   std::vector<AppliedOption> options{};
 };
 
+/// A migration parameter as the configuration wants it; where the file says nothing, its init value.
+struct AppliedParameter {
+  std::string name;
+  std::string value;
+};
+
 /// One function and how it is to be served.
 struct AppliedDevice {
   PciAddress address;
@@ -46,6 +52,7 @@ struct AppliedDevice {
   Limits limits{};
   std::vector<AppliedLink> chain{};
   bool migrates = false;  ///< a plugin owns migration
+  std::vector<AppliedParameter> parameters{};  ///< of that plugin
   bool allow_untrusted = false;
   std::string config_file{};  ///< for people
 };

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "device_status.hpp"
 
+#include <algorithm>
+
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <hookline/migration_state.hpp>
@@ -66,6 +68,14 @@ std::vector<Obstacle> obstacles(const DeviceStatus& status) {
   return found;
 }
 
+std::vector<Drift> drift(const DeviceStatus& status) {
+  std::vector<Drift> found;
+  for (const AppliedParameter& p : status.record.device.parameters)
+    if (const auto now = status.parameters.find(p.name); now != status.parameters.end() && now->second != p.value)
+      found.push_back({p.name, now->second, p.value});
+  return found;
+}
+
 std::string status_table(const std::vector<DeviceStatus>& devices) {
   std::vector<std::vector<std::string>> rows{{"DEVICE", "WHAT", "CHAIN", "DRIVER", "WORKER", "STATE", "MIGRATION"}};
   for (const DeviceStatus& status : devices) {
@@ -93,6 +103,13 @@ std::string status_text(const DeviceStatus& status) {
   if (status.kernel)
     rows.push_back({"accesses", fmt::format("{} answered, {} missed, {} sessions revoked, {} resets", status.kernel->accesses,
                                             status.kernel->missed, status.kernel->revoked, status.kernel->resets)});
+  const std::vector<Drift> drifted = drift(status);
+  for (const AppliedParameter& p : device.parameters) {
+    const auto now = status.parameters.find(p.name);
+    const bool differs = std::any_of(drifted.begin(), drifted.end(), [&](const Drift& d) { return d.name == p.name; });
+    const std::string value = now == status.parameters.end() ? "not known" : now->second;
+    rows.push_back({"parameter", fmt::format("{} = {}{}", p.name, value, differs ? fmt::format(" (configured: {})", p.value) : "")});
+  }
   const auto causes = obstacles(status);
   rows.push_back({"migration", causes.empty() ? "possible" : "not possible"});
   for (const Obstacle& cause : causes) rows.push_back({"", fmt::format("{}: {}", cause.text, cause.fix)});
@@ -133,6 +150,16 @@ nlohmann::ordered_json status_json(const DeviceStatus& status) {
                        {"missed", status.kernel->missed},
                        {"revoked", status.kernel->revoked},
                        {"resets", status.kernel->resets}};
+  json parameters = json::array();
+  for (const AppliedParameter& p : device.parameters) {
+    const auto now = status.parameters.find(p.name);
+    const bool known = now != status.parameters.end();
+    parameters.push_back({{"name", p.name},
+                          {"value", known ? json(now->second) : json()},
+                          {"configured", p.value},
+                          {"drifted", known && now->second != p.value}});
+  }
+  out["parameters"] = std::move(parameters);
   json why = json::array();
   for (const Obstacle& cause : obstacles(status))
     why.push_back({{"reason", cause.reason}, {"text", cause.text}, {"fix", cause.fix}});

@@ -9,6 +9,7 @@
 //     for (const Obstacle& o : obstacles(status)) fmt::print("{}: {}\n", o.text, o.fix);
 #pragma once
 
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -27,6 +28,7 @@ struct DeviceStatus {
   std::optional<PciFunction> function{};            ///< nothing: it is gone
   std::optional<vfio_pci_hooks_status> kernel{};    ///< nothing: no definition
   std::optional<ServiceState> service{};
+  std::map<std::string, std::string> parameters{};  ///< present values of the migration parameters
   bool supervisor_alive = false, worker_alive = false;
   bool kernel_reports_dirty_pages = false;
 
@@ -39,6 +41,12 @@ struct Obstacle {
   std::string text, fix;
 };
 std::vector<Obstacle> obstacles(const DeviceStatus& status);
+
+/// A migration parameter whose present value is not the configured one: somebody has written it, or a migration has.
+struct Drift {
+  std::string name, present, configured;
+};
+std::vector<Drift> drift(const DeviceStatus& status);
 
 std::string status_table(const std::vector<DeviceStatus>& devices);
 /// One device, line by line.

@@ -100,7 +100,7 @@ Result<void> LinuxHost::run(const Step& step) {
     case Action::unbind: return sysfs_.unbind(step.address, step.value);
     case Action::bind: return bind(step.address, step.value);
     case Action::set_override: return sysfs_.set_driver_override(step.address, step.value);
-    case Action::define: return define(step.record->device);
+    case Action::define: return define(step.record->device, step.kept);
     case Action::undefine: return undefine(step.address);
     case Action::serve: return services_.start(step.address);
     case Action::stop_serving: return services_.stop(step.address);
@@ -125,12 +125,14 @@ Result<void> LinuxHost::check_module(const AppliedDevice& device) const {
   return fail(EOPNOTSUPP, fmt::format("{}", fmt::join(missing, "; ")));
 }
 
-Result<void> LinuxHost::define(const AppliedDevice& device) const {
+Result<void> LinuxHost::define(const AppliedDevice& device, const std::vector<AppliedParameter>& kept) const {
   const auto chain = load_chain(device, false);
   if (!chain) return fail(chain.error());
   const auto control = ControlDevice::open();
   if (!control) return fail(control.error());
-  return control->define(definition_of(device), *chain);
+  Definition definition = definition_of(device);
+  definition.parameters = parameter_values(device, kept);
+  return control->define(definition, *chain);
 }
 
 Result<void> LinuxHost::undefine(const PciAddress& address) const {

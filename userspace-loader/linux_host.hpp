@@ -43,7 +43,7 @@ class LinuxHost final : public HostFacts, public StepRunner {
  private:
   Result<void> load_module(const std::string& module) const;
   Result<void> check_module(const AppliedDevice& device) const;
-  Result<void> define(const AppliedDevice& device) const;
+  Result<void> define(const AppliedDevice& device, const std::vector<AppliedParameter>& kept) const;
   Result<void> undefine(const PciAddress& address) const;
   Result<void> await_vf(const AppliedDevice& device) const;
   Result<void> bind(const PciAddress& address, const std::string& driver) const;

@@ -51,6 +51,7 @@ struct Step {
   DeviceRecordPtr record{}, previous{};
   std::optional<PfRecord> pf_record{};
   std::optional<hookline_pf_request> pf_request{};
+  std::vector<AppliedParameter> kept{};  ///< define: migration parameters that were written since the last apply
   std::string note{};  ///< what a person should know about it
 };
 

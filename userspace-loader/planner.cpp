@@ -10,6 +10,7 @@
 #include <fmt/ranges.h>
 
 #include "device_chain.hpp"
+#include "hookline/parameters.hpp"
 #include "pf_change.hpp"
 
 namespace hookline::loader {
@@ -245,13 +246,37 @@ class ApplyPlanner {
       const auto netdevs = sysfs_.netdevs(function.address);
       step({.action = Action::unbind, .value = function.driver, .note = netdevs.empty() ? "" : listed(netdevs) + " goes away"});
     }
-    step({.action = Action::define, .record = wanted, .previous = status ? previous : nullptr});
+    std::vector<AppliedParameter> kept;
+    if (ours && status && previous) kept = written_since(target, *previous, name);
+    std::vector<std::string> stay;
+    for (const AppliedParameter& p : kept) stay.push_back(fmt::format("{} stays {}", p.name, p.value));
+    step({.action = Action::define, .record = wanted, .previous = status ? previous : nullptr, .kept = kept, .note = listed(stay)});
     if (function.driver_override != kDriver)
       step({.action = Action::set_override, .value = kDriver, .before = function.driver_override});
     step({.action = Action::bind, .value = kDriver});
     step({.action = Action::serve, .record = wanted});
     note_peers(function);
     add_group(std::move(group));
+  }
+
+  /// Migration parameters whose value somebody has written since they were configured: it stays, where the chain allows it.
+  std::vector<AppliedParameter> written_since(const Target& target, const DeviceRecord& previous, const std::string& name) {
+    std::vector<AppliedParameter> kept;
+    if (!target.config->plugins) return kept;
+    const auto present = sysfs_.migration_values(target.function.address);
+    for (const AppliedParameter& configured : previous.device.parameters) {
+      const auto now = present.find(configured.name);
+      if (now == present.end() || now->second == configured.value) continue;
+      const auto all = target.config->plugins->parameters();
+      const auto declared = std::find_if(all.begin(), all.end(), [&](const auto& p) { return configured.name == p.name; });
+      if (declared != all.end() && is_allowed(declared->allowed_values, now->second))
+        kept.push_back({configured.name, now->second});
+      else
+        plan_.notes.push_back(fmt::format("{}: the value \"{}\" of migration parameter \"{}\", written since the last apply, is lost: "
+                                          "the plugin does not allow it any more",
+                                          name, now->second, configured.name));
+    }
+    return kept;
   }
 
   bool may_take(const Target& target, const std::optional<vfio_pci_hooks_status>& status) {

@@ -155,6 +155,73 @@ TEST_F(PlannerTest, AChangedDeviceIsDefinedAgainAndKeepsWhatWasFound) {
   EXPECT_EQ(p.groups[1].steps[0].record->found.driver, "igbvf");
 }
 
+// ---- migration parameters
+
+/// A plugin with one parameter, as far as a plan needs it.
+class PlannerParameterTest : public PlannerTest {
+ protected:
+  DeviceConfig migrating(const std::string& queues, const char* allowed = "1-8") {
+    parameter_.allowed_values = allowed;
+    hookline_plugin plugin{};
+    plugin.abi = {HOOKLINE_ABI_MAGIC, HOOKLINE_ABI_MAJOR, HOOKLINE_ABI_MINOR, sizeof plugin, 0, 0};
+    plugin.name = "p", plugin.model = "com.example/p", plugin.migration_version = "1";
+    plugin.claims = HOOKLINE_CLAIM_MIGRATION, plugin.max_state = 1;
+    plugin.ops_known = HOOKLINE_OPS_KNOWN;
+    plugin.open = [](auto...) { return 0; }, plugin.close = [](void*) {};
+    plugin.save = [](auto...) { return 0; }, plugin.load = [](auto...) { return 0; }, plugin.apply = [](auto...) { return 0; };
+    plugin.parameters = &parameter_, plugin.nr_parameters = 1;
+    DeviceConfig config = device("0000:01:10.0");
+    config.plugins = *build_chain({*make_link(plugin)});
+    config.parameters = {queues};
+    return config;
+  }
+  void somebody_writes(const std::string& value) {
+    host_.write(host_.device("0000:01:10.0") / "migration/queues/value", value);
+    host_.write(host_.device("0000:01:10.0") / "migration/model", "com.example/p");
+  }
+  static const Step& define_of(const Plan& plan) {
+    for (const Step& step : plan.groups.back().steps)
+      if (step.action == Action::define) return step;
+    throw std::logic_error("nothing is defined");
+  }
+
+  hookline_parameter parameter_{"queues", "Queues", "1", "1", "1-8", 0, 0};
+};
+
+TEST_F(PlannerParameterTest, MM3_TheConfiguredValueIsDefinedFirst) {
+  const Plan first = plan({migrating("4")});
+  const Step& step = define_of(first);
+  ASSERT_EQ(step.record->device.parameters.size(), 1u);
+  EXPECT_EQ(step.record->device.parameters[0].value, "4");
+  EXPECT_THAT(step.kept, IsEmpty());
+}
+
+TEST_F(PlannerParameterTest, ApplyNeverOverwritesAValueWrittenSince) {
+  pretend_applied(plan({migrating("4")}));
+  somebody_writes("7");
+  EXPECT_EQ(plan({migrating("4")}).unchanged.size(), 1u) << "the same file: nothing to do";
+  const Plan again = plan({migrating("5")});
+  const Step& step = define_of(again);
+  ASSERT_EQ(step.kept.size(), 1u);
+  EXPECT_EQ(step.kept[0].value, "7");
+  EXPECT_THAT(describe(step), HasSubstr("queues stays 7"));
+}
+
+TEST_F(PlannerParameterTest, AValueNobodyWroteFollowsTheFile) {
+  pretend_applied(plan({migrating("4")}));
+  somebody_writes("4");
+  const Plan again = plan({migrating("5")});
+  EXPECT_THAT(define_of(again).kept, IsEmpty());
+}
+
+TEST_F(PlannerParameterTest, AWrittenValueThatIsNotAllowedAnyMoreIsSaid) {
+  pretend_applied(plan({migrating("4")}));
+  somebody_writes("7");
+  const Plan again = plan({migrating("2", "1-4")});
+  EXPECT_THAT(define_of(again).kept, IsEmpty());
+  EXPECT_THAT(again.notes, Contains(HasSubstr("\"7\" of migration parameter \"queues\"")));
+}
+
 TEST_F(PlannerTest, AChangedDeviceInUseIsRefused) {
   pretend_applied(plan({device("0000:01:10.0")}));
   facts_.group_holders["10"] = {"qemu-system-x86 (process 812)"};

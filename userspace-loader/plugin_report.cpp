@@ -136,6 +136,7 @@ std::string describe_text(const LoadedPlugin& plugin) {
     line(out, "claims", "migration");
     line(out, "model", p.model);
     line(out, "migration version", p.migration_version);
+    if (p.reads) line(out, "reads versions", fmt::format("{}", fmt::join(split_choices(p.reads), ", ")));
     line(out, "largest state", fmt::format("{} bytes", p.max_state));
   } else {
     line(out, "claims", "nothing");
@@ -156,6 +157,15 @@ std::string describe_text(const LoadedPlugin& plugin) {
     if (key.flags & HOOKLINE_KEY_REQUIRED) value += " (required)";
     out += fmt::format("  {}: {}\n", key.name, value);
     if (key.help && *key.help) out += fmt::format("      {}\n", key.help);
+  }
+
+  if (p.nr_parameters) out += "\nmigration parameters\n";
+  for (uint32_t i = 0; i < p.nr_parameters; ++i) {
+    const hookline_parameter& parameter = p.parameters[i];
+    out += fmt::format("  {}: {} (new devices: {}, off: {}){}\n", parameter.name,
+                       fmt::join(split_choices(parameter.allowed_values), " | "), parameter.init_value, parameter.off_value,
+                       parameter.flags & HOOKLINE_PARAMETER_RUNTIME ? ", changes while the device is open" : "");
+    out += fmt::format("      {}\n", parameter.description);
   }
 
   out += "\ntraps\n";

@@ -32,6 +32,7 @@ DeviceRecord example() {
                                             {"depth", {.number = UINT64_MAX, .is_set = true}}}},
                                {.name = "doorbell"}},
                      .migrates = true,
+                     .parameters = {{"state_version", "1"}},
                      .allow_untrusted = true,
                      .config_file = "/etc/hookline/nics.yaml"},
           .found = {.driver = "igbvf", .driver_override = "vfio-pci"}};
@@ -50,6 +51,8 @@ TEST_F(RunStateTest, LD2_KeepsEverythingThatServingAndGivingBackTake) {
   ASSERT_TRUE(read && *read);
   EXPECT_TRUE(same_service((*read)->device, example().device));
   EXPECT_EQ((*read)->device.config_file, "/etc/hookline/nics.yaml");
+  ASSERT_EQ((*read)->device.parameters.size(), 1u);
+  EXPECT_EQ((*read)->device.parameters[0].value, "1");
   EXPECT_EQ((*read)->device.vf_index, 3u);
   EXPECT_EQ((*read)->device.chain[0].options[1].value.number, UINT64_MAX);
   EXPECT_EQ((*read)->device.chain[1].file, "");

@@ -97,6 +97,14 @@ Result<PciAddress> Sysfs::vf(const PciAddress& pf, uint32_t index) const {
   return *address;
 }
 
+std::map<std::string, std::string> Sysfs::migration_values(const PciAddress& address) const {
+  const fs::path folder = device(address) / "migration";
+  std::map<std::string, std::string> values;
+  for (const std::string& name : names_in(folder))
+    if (const auto value = read_line(folder / name / "value")) values[name] = *value;
+  return values;
+}
+
 std::optional<Sriov> Sysfs::sriov(const PciAddress& pf) const {
   const fs::path folder = device(pf);
   const auto total = read_number(folder / "sriov_totalvfs"), created = read_number(folder / "sriov_numvfs");

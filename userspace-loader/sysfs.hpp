@@ -13,6 +13,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -64,6 +65,8 @@ class Sysfs {
   /// Other functions in the same IOMMU group.
   std::vector<PciAddress> group_peers(const PciAddress& address) const;
   bool driver_present(const std::string& driver) const;
+  /// Present values of the migration parameters, by name; none where the function has none.
+  std::map<std::string, std::string> migration_values(const PciAddress& address) const;
 
   Result<void> set_driver_override(const PciAddress& address, const std::string& driver) const;
   Result<void> bind(const PciAddress& address, const std::string& driver) const;

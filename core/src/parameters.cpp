@@ -13,12 +13,10 @@ namespace hookline {
 namespace {
 
 constexpr size_t kMaxText = 255;  // of a description, of allowed values, of readable versions
-constexpr size_t kMaxDigits = 19;
 constexpr std::string_view kDigits = "0123456789";
 
 bool is_number(std::string_view text) {
-  return !text.empty() && text.size() <= kMaxDigits &&
-         text.find_first_not_of(kDigits) == std::string_view::npos &&
+  return !text.empty() && text.find_first_not_of(kDigits) == std::string_view::npos &&
          (text.size() == 1 || text.front() != '0');
 }
 
@@ -91,10 +89,9 @@ Result<void> check_parameter(const hookline_parameter& p) {
     const std::optional<Range> range = as_range(item);
     if (!range || !is_at_most(range->low, range->high))
       return refuse(
-          "parameter \"{}\": its allowed values have the range \"{}\"; write LOW-HIGH with LOW at most HIGH "
-          "and "
-          "numbers of at most {} digits, no leading zeros",
-          p.name, item, kMaxDigits);
+          "parameter \"{}\": its allowed values have the range \"{}\"; write LOW-HIGH with LOW at most HIGH, "
+          "no leading zeros",
+          p.name, item);
   }
   const struct {
     const char* name;

@@ -14,16 +14,24 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
+/// What the file writes for texts that no line can hold well.
+std::string meant(std::string text) {
+  if (text == "<>") return "";
+  if (text == "<63>" || text == "<64>") return std::string(text == "<63>" ? 63 : 64, 'x');
+  return text;
+}
+
 TEST(AllowedValues, AnswersAsTheTestVectorsSay) {
   std::ifstream file(HOOKLINE_ALLOWED_VALUES);
   int vectors = 0;
   for (std::string line; std::getline(file, line);) {
-    if (line.empty() || line[0] == '#' || line == "allowed_values,value,answer") continue;
+    if (line.empty() || line[0] == '#') continue;
     const size_t first = line.find(','), second = line.find(',', first + 1);
     ASSERT_NE(second, std::string::npos) << line;
     const std::string answer = line.substr(second + 1);
     ASSERT_TRUE(answer == "yes" || answer == "no") << line;
-    EXPECT_EQ(is_allowed(line.substr(0, first), line.substr(first + 1, second - first - 1)), answer == "yes")
+    EXPECT_EQ(is_allowed(meant(line.substr(0, first)), meant(line.substr(first + 1, second - first - 1))),
+              answer == "yes")
         << line;
     ++vectors;
   }

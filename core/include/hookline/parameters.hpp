@@ -32,7 +32,7 @@ bool is_parameter_value(std::string_view value);
 std::vector<std::string_view> split_values(std::string_view list);
 
 /// Whether one of the items is this value, or a range LOW-HIGH of decimal numbers that holds it. Numbers
-/// have 1 to 19 digits and no leading zero; anything else is text that stands for itself.
+/// have any length and no leading zero; anything else is text that stands for itself.
 bool is_allowed(std::string_view allowed_values, std::string_view value);
 
 /// Parameters and readable versions of a plugin object whose pointers are good. EINVAL.
