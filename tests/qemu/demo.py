@@ -64,6 +64,8 @@ def report(move, first, last):
                        ("start", "destination: start program")):
         row(f"    {what}", f"{device[name]:.1f}")
     row("gap in the traffic, seen from outside", f"{move.gap_ms:.0f}")
+    for name, value in move.gap_parts.items():
+        row(f"  {name}", f"{value:.0f}")
     print()
     row("traffic of the guest, bytes", "before", "until now", "wrong")
     for name, key in (("TCP out and back", "out"), ("TCP in", "in")):
@@ -75,8 +77,8 @@ def report(move, first, last):
 def as_json(move, source, destination):
     info = move.result.info
     return {"source": source, "destination": destination, "total_ms": info["total-time"], "downtime_ms": info["downtime"],
-            "traffic_gap_ms": round(move.gap_ms, 1), "device_ms": {k: round(v, 3) for k, v in move.device_ms.items()},
-            "bytes": move.result.bytes_by_phase()}
+            "traffic_gap_ms": round(move.gap_ms, 1), "traffic_gap_parts_ms": {k: round(v, 1) for k, v in move.gap_parts.items()},
+            "device_ms": {k: round(v, 3) for k, v in move.device_ms.items()}, "bytes": move.result.bytes_by_phase()}
 
 
 class Demo:

@@ -60,6 +60,8 @@ class Runner:
         os.makedirs("/run/qemu", exist_ok=True)
         with open(f"{options.sources}/configs/demo.yaml", encoding="utf-8") as file:
             config = re.sub(r"vf: 0-1", f"vf: 0-{len(self.host.vfs) - 1}", file.read())
+        if options.faults:  # what the page says of accesses; this plugin's default is to fail them
+            config = config.replace("    guest_memory:", "    on_worker_loss: pass\n    guest_memory:")
         write("/run/qemu/all.yaml", config)
         self.host.apply("/run/qemu/all.yaml")
         more = {"iommufd": True, "options": ""} if options.iommufd else {}
@@ -112,6 +114,7 @@ class Runner:
     def explain(self):
         traceback.print_exc()
         print(f"the guest last said: {self.session.guest.tail(12)}")
+        print(f"streams into it: {[(stream.peer, stream.sent, stream.problems) for stream in self.session.streams]}")
         print(run("bash", "-c", "grep eth0 /proc/interrupts; ss -tinm; ip neigh; ip -s link; ps -eo pid,stat,psr,pcpu,comm --sort=-pcpu | head -n 12", check=False))
         for vf in self.host.vfs:
             print("\n".join(self.host.log(vf).splitlines()[-8:]))

@@ -68,6 +68,8 @@ class Guest {
     // A changed MAC is told to the neighbours.
     write_file("/proc/sys/net/ipv4/conf/all/arp_notify", "1");
     write_file("/proc/sys/net/ipv4/conf/default/arp_notify", "1");
+    // What waits twice as long after each attempt is long behind a guest that runs again.
+    write_file("/proc/sys/net/ipv4/tcp_rto_max_ms", "1000");
     read_command_line();
   }
 
