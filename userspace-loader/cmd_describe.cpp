@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// hookline describe PLUGIN|FILE: everything a plugin says about itself, or why it is refused.
+// hookline describe PLUGIN|CONFIG: everything a plugin says about itself, or why it is refused; what the devices of a
+// configuration would say of their migration, before there is one.
 #include <cerrno>
 #include <cstring>
 #include <fstream>
@@ -10,9 +11,11 @@
 
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <nlohmann/json.hpp>
 
 #include "command.hpp"
+#include "compat_side.hpp"
 #include "diagnostics.hpp"
 #include "plugin_catalog.hpp"
 #include "plugin_report.hpp"
@@ -64,6 +67,31 @@ int describe_plugin(const std::string& which, bool as_json, const std::string& t
   return plugin ? kYes : kNo;
 }
 
+/// Every device entry that migrates; a line of one that does not would say nothing.
+int describe_configuration(const std::string& file, bool as_json, const Globals& globals) {
+  const auto sides = describe_config(file, globals);
+  if (!sides) {
+    fmt::print(stderr, "{}: {}\n", printable(file, 200), sides.error().reason.text);
+    return sides.error().code;
+  }
+  if (as_json) {
+    json out{{"schema", "hookline/describe-config/1"}, {"devices", json::array()}};
+    for (const Side& side : *sides)
+      out["devices"].push_back({{"where", side.name}, {"migration_info", json::parse(migration_info(side.descriptor))}});
+    fmt::print("{}\n", out.dump(2, ' ', false, json::error_handler_t::replace));
+    return kYes;
+  }
+  for (const Side& side : *sides) {
+    const Descriptor& d = side.descriptor;
+    fmt::print("{}\n  model      {}\n  plugin     {} {}\n  emits      {}\n  reads      {}\n", side.name, d.model, d.plugin,
+               d.plugin_version, d.emits, fmt::join(*d.reads, ", "));
+    for (const DescribedParameter& p : d.parameters)
+      fmt::print("  parameter  {}: {} at first, off is {}, one of {}\n             {}\n", p.name, p.value, *p.off_value,
+                 *p.allowed_values, p.description);
+  }
+  return kYes;
+}
+
 }  // namespace
 
 void add_describe(CLI::App& app, CommandLine& line) {
@@ -74,14 +102,17 @@ void add_describe(CLI::App& app, CommandLine& line) {
   };
   auto options = std::make_shared<Options>();
   CLI::App* describe = app.add_subcommand("describe", "Tell what a plugin is, traps, does, and can be told");
-  describe->add_option("PLUGIN", options->which, "Name of a plugin, or path of its file")->required()->type_name("");
+  describe->add_option("PLUGIN", options->which, "Name of a plugin, path of its file, or a YAML configuration")->required()->type_name("");
   describe->add_flag("--json", options->json, "Print the description as JSON");
   describe->add_option("--trace", options->trace, "Instead, print a kernel trace with the names of registers (-: standard input)")
       ->type_name("FILE")
       ->excludes("--json");
   describe->footer("Exit status: 0 described, 1 there is none or it is refused.");
   describe->callback([options, &line] {
-    line.run = [options](const Globals& globals) { return describe_plugin(options->which, options->json, options->trace, globals); };
+    line.run = [options](const Globals& globals) {
+      if (names_config(options->which)) return describe_configuration(options->which, options->json, globals);
+      return describe_plugin(options->which, options->json, options->trace, globals);
+    };
   });
 }
 

@@ -48,6 +48,7 @@ void add_detach(CLI::App& app, CommandLine& line);
 void add_status(CLI::App& app, CommandLine& line);
 void add_run(CLI::App& app, CommandLine& line);
 void add_save(CLI::App& app, CommandLine& line);
+void add_compat(CLI::App& app, CommandLine& line);
 void add_restore(CLI::App& app, CommandLine& line);
 
 }  // namespace hookline::loader

@@ -56,6 +56,7 @@ AppliedDevice device_from_json(const json& from) {
     for (const json& p : *parameters) device.parameters.push_back({p.at("name"), p.at("value")});
   device.allow_untrusted = from.at("allow_untrusted");
   device.config_file = from.at("config_file");
+  device.config_space = from.value("config_space", "");
   return device;
 }
 
@@ -97,7 +98,8 @@ json to_json(const AppliedDevice& device) {
           {"migrates", device.migrates},
           {"parameters", std::move(parameters)},
           {"allow_untrusted", device.allow_untrusted},
-          {"config_file", device.config_file}};
+          {"config_file", device.config_file},
+          {"config_space", device.config_space}};
 }
 
 json to_json(const DeviceRecord& record) {
@@ -144,6 +146,7 @@ bool same_service(const AppliedDevice& a, const AppliedDevice& b) {
   const auto relevant = [](const AppliedDevice& device) {
     json j = to_json(device);
     j.erase("config_file");
+    j.erase("config_space");
     return j;
   };
   return relevant(a) == relevant(b);

@@ -55,6 +55,7 @@ struct AppliedDevice {
   std::vector<AppliedParameter> parameters{};  ///< of that plugin
   bool allow_untrusted = false;
   std::string config_file{};  ///< for people
+  std::string config_space{};  ///< its fingerprint when it was set up; empty: not known
 };
 
 /// The device as it was before its first apply. Empty texts: none.

@@ -95,7 +95,7 @@ Result<void> LinuxHost::run(const Step& step) {
     case Action::set_autoprobe: return sysfs_.set_autoprobe(step.address, step.value == "1");
     case Action::set_numvfs: return sysfs_.set_numvfs(step.address, static_cast<uint32_t>(std::stoul(step.value)));
     case Action::await_vf: return await_vf(step.record->device);
-    case Action::remember: return state_.remember(*step.record);
+    case Action::remember: return remember(*step.record);
     case Action::forget: return state_.forget_device(step.address);
     case Action::unbind: return sysfs_.unbind(step.address, step.value);
     case Action::bind: return bind(step.address, step.value);
@@ -110,6 +110,12 @@ Result<void> LinuxHost::run(const Step& step) {
     }
   }
   return fail(EINVAL, "no such step");
+}
+
+Result<void> LinuxHost::remember(DeviceRecord record) const {
+  // Known from now on, whatever a guest does to the device later; without it there is one question less.
+  if (auto print = sysfs_.config_fingerprint(record.device.address)) record.device.config_space = std::move(*print);
+  return state_.remember(record);
 }
 
 Result<void> LinuxHost::load_module(const std::string& module) const {

@@ -41,6 +41,7 @@ class LinuxHost final : public HostFacts, public StepRunner {
   Result<void> run(const Step& step) override;
 
  private:
+  Result<void> remember(DeviceRecord record) const;
   Result<void> load_module(const std::string& module) const;
   Result<void> check_module(const AppliedDevice& device) const;
   Result<void> define(const AppliedDevice& device, const std::vector<AppliedParameter>& kept) const;

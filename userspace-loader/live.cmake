@@ -9,10 +9,14 @@ pkg_check_modules(seccomp REQUIRED IMPORTED_TARGET libseccomp)
 add_library(hookline_live STATIC
   child_process.cpp
   cmd_apply.cpp
+  cmd_compat.cpp
   cmd_detach.cpp
   cmd_run.cpp
   cmd_save.cpp
   cmd_status.cpp
+  compat_prepare.cpp
+  compat_report.cpp
+  compat_side.cpp
   device_chain.cpp
   device_log.cpp
   device_record.cpp
@@ -37,7 +41,7 @@ add_library(hookline_live STATIC
 target_link_libraries(hookline_live PUBLIC hookline_loader nlohmann_json::nlohmann_json PkgConfig::netlink
   PRIVATE fmt::fmt CLI11::CLI11 spdlog::spdlog PkgConfig::systemd PkgConfig::seccomp)
 
-foreach(unit backoff device_status pf_change pf_netlink plan planner progress run_state sandbox sysfs worker_link)
+foreach(unit backoff compat compat_truth device_status pf_change pf_netlink plan planner progress run_state sandbox sysfs worker_link)
   hookline_add_test(${unit}_test SOURCES ${unit}_test.cpp LIBS hookline_live fmt::fmt)
 endforeach()
 

@@ -46,6 +46,7 @@ int main(int argc, char** argv) {
   add_check(app, line);
   add_plugins(app, line);
   add_describe(app, line);
+  add_compat(app, line);
   add_apply(app, line);
   add_detach(app, line);
   add_status(app, line);

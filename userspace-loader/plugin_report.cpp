@@ -9,6 +9,8 @@
 #include <fmt/ranges.h>
 #include <nlohmann/json.hpp>
 
+#include <hookline/chain_descriptor.hpp>
+
 #include "plugin_declaration.hpp"
 
 namespace hookline::loader {
@@ -187,6 +189,17 @@ std::string describe_text(const LoadedPlugin& plugin) {
   return out;
 }
 
+/// Null: it does not migrate a device, or would be refused as a chain of its own.
+json migration_info_json(const LoadedPlugin& plugin) {
+  if (!plugin.owns_migration()) return nullptr;
+  const auto link = make_link(plugin.abi());
+  if (!link) return nullptr;
+  const auto chain = build_chain({*link});
+  if (!chain) return nullptr;
+  const auto descriptor = describe_chain(*chain);
+  return descriptor ? json::parse(migration_info(*descriptor)) : json(nullptr);
+}
+
 json describe_json(const LoadedPlugin& plugin) {
   const hookline_plugin& p = plugin.abi();
   const auto text = [](const char* t) { return t ? json(t) : json(nullptr); };
@@ -201,6 +214,7 @@ json describe_json(const LoadedPlugin& plugin) {
   if (plugin.owns_migration()) out["claims"].push_back("migration");
   out["model"] = text(p.model);
   out["migration_version"] = text(p.migration_version);
+  out["migration_info"] = migration_info_json(plugin);
   out["max_state"] = p.max_state;
   out["shadow_size"] = p.shadow_size;
   out["unknown_operations"] = p.unknown_op == HOOKLINE_UNKNOWN_PASS ? "pass" : "refuse";

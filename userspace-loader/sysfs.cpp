@@ -5,6 +5,9 @@
 #include <cerrno>
 #include <charconv>
 #include <cstdlib>
+#include <fstream>
+#include <iterator>
+#include <span>
 
 #include <fmt/core.h>
 
@@ -127,6 +130,47 @@ std::vector<PciAddress> Sysfs::group_peers(const PciAddress& address) const {
 }
 
 bool Sysfs::driver_present(const std::string& name) const { return fs::exists(driver(name)); }
+
+Result<std::string> Sysfs::migration_version(const PciAddress& address) const {
+  return read_line(device(address) / "migration_version");
+}
+
+Result<std::string> Sysfs::migration_model(const PciAddress& address) const {
+  return read_line(device(address) / "migration/model");
+}
+
+Result<std::string> Sysfs::migration_value(const PciAddress& address, const std::string& parameter) const {
+  return read_line(device(address) / "migration" / parameter / "value");
+}
+
+Result<void> Sysfs::set_migration_value(const PciAddress& address, const std::string& parameter, const std::string& value) const {
+  return write_attribute(device(address) / "migration" / parameter / "value", value + "\n");
+}
+
+Result<std::string> Sysfs::config_fingerprint(const PciAddress& address) const {
+  const auto identity = function(address);
+  if (!identity) return fail(identity.error());
+  // Not read_line(): bytes, and the last ones may be newlines.
+  std::ifstream file(device(address) / "config", std::ios::binary);
+  const std::vector<char> config{std::istreambuf_iterator<char>(file), {}};
+  FunctionIdentity shown{.vendor = identity->id.vendor, .device = identity->id.device, .bars = bars(address)};
+  const auto print = hookline::config_fingerprint(std::as_bytes(std::span(config)), shown);
+  if (!print) return fail(print.error().code, fmt::format("{}: {}", to_string(address), print.error().text));
+  return print;
+}
+
+std::array<FunctionIdentity::Bar, 6> Sysfs::bars(const PciAddress& address) const {
+  std::array<FunctionIdentity::Bar, 6> bars{};
+  std::ifstream lines(device(address) / "resource");
+  for (FunctionIdentity::Bar& bar : bars) {
+    uint64_t start = 0, end = 0, flags = 0;
+    if (!(lines >> std::hex >> start >> end >> flags) || end <= start) continue;
+    bar.size = end - start + 1;
+    // The lowest bits of a resource's flags are those of the register.
+    bar.type_bits = static_cast<uint32_t>(flags & 0xf);
+  }
+  return bars;
+}
 
 Result<void> Sysfs::set_driver_override(const PciAddress& address, const std::string& name) const {
   return write_attribute(device(address) / "driver_override", name + "\n");

@@ -11,6 +11,7 @@
 //     Result<PciFunction> function = sysfs.function(*vf);
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <filesystem>
 #include <map>
@@ -19,6 +20,7 @@
 #include <string_view>
 #include <vector>
 
+#include "hookline/config_fingerprint.hpp"
 #include "hookline/result.hpp"
 #include "pci_address.hpp"
 
@@ -68,6 +70,15 @@ class Sysfs {
   /// Present values of the migration parameters, by name; none where the function has none.
   std::map<std::string, std::string> migration_values(const PciAddress& address) const;
 
+  /// The device's own description for a destination. ENOENT: it does not migrate; ENOTCONN, ETIMEDOUT: nobody answers.
+  Result<std::string> migration_version(const PciAddress& address) const;
+  Result<std::string> migration_model(const PciAddress& address) const;
+  /// EBUSY: it cannot change while the device is open; EINVAL: not an allowed value.
+  Result<std::string> migration_value(const PciAddress& address, const std::string& parameter) const;
+  Result<void> set_migration_value(const PciAddress& address, const std::string& parameter, const std::string& value) const;
+  /// core's config_fingerprint() of the function; the whole configuration space is readable for root only.
+  Result<std::string> config_fingerprint(const PciAddress& address) const;
+
   Result<void> set_driver_override(const PciAddress& address, const std::string& driver) const;
   Result<void> bind(const PciAddress& address, const std::string& driver) const;
   Result<void> unbind(const PciAddress& address, const std::string& driver) const;
@@ -75,6 +86,7 @@ class Sysfs {
   Result<void> set_autoprobe(const PciAddress& pf, bool on) const;
 
  private:
+  std::array<FunctionIdentity::Bar, 6> bars(const PciAddress& address) const;
   std::filesystem::path device(const PciAddress& address) const;
   std::filesystem::path driver(const std::string& name) const;
 

@@ -62,7 +62,7 @@ int run_worker(const AppliedDevice& device, Channel channel, SupervisorPort supe
   const PluginLog plugin_log = [&log](uint32_t level, std::string_view plugin, std::string_view text) {
     log->log(to_spdlog(level), "{}{}{}", plugin, plugin.empty() ? "" : ": ", text);
   };
-  const DeviceInfo info{to_string(device.address), device.id.vendor, device.id.device, device.vf_index};
+  const DeviceInfo info{to_string(device.address), device.id.vendor, device.id.device, device.vf_index, device.config_space};
   const ServeOptions options{.log = plugin_log, .should_stop = [] { return stop_wanted != 0; }, .idle_ms = 500};
 
   supervisor.tell_ready();

@@ -9,7 +9,7 @@
 #include <linux/vfio_pci_hooks.h>
 
 #include <hookline/chain.hpp>
-#include <hookline/device_state.hpp>
+#include <hookline/chain_descriptor.hpp>
 #include <hookline/parameters.hpp>
 #include <hookline/stream.hpp>
 
@@ -20,6 +20,7 @@ namespace hookline {
 namespace {
 
 constexpr uint32_t kShadowAlignment = 64;  // what any plain struct of a plugin may need
+constexpr size_t kLongestConfig = 96;       // a fingerprint has 73 bytes
 constexpr uint64_t kMaxValues = uint64_t{1} << 40;
 constexpr uint32_t kOps = HOOKLINE_WANT_READ | HOOKLINE_WANT_WRITE;
 constexpr std::string_view kOpNames[HOOKLINE_OPS_KNOWN] = {"region reads", "region writes", "ioctls",
@@ -211,14 +212,19 @@ uint64_t stream_bound(std::span<const Link> links, size_t match_bytes) {
   return values + values / 16 + 65536 + match_bytes;
 }
 
-/// A match record as long as any that the chain's streams may open with.
-MatchRecord longest_record(const Chain& chain) {
-  const std::string longest(kMaxParameterValue, '9');
-  MatchRecord match = match_record(chain, chain.init_values());
-  if (chain.version_parameter()) match.migration_version = longest;
-  match.parameters.clear();
-  for (const hookline_parameter& p : chain.parameters()) match.parameters.push_back({p.name, longest});
-  return match;
+/// As long as any migration_version the chain's device may have.
+Result<std::string> longest_version(const Chain& chain) {
+  Result<Descriptor> d = describe_chain(chain);
+  if (!d) return fail(d.error());
+  for (DescribedParameter& p : d->parameters) {
+    size_t longest = 0;
+    for (const std::string_view item : split_values(*p.allowed_values)) longest = std::max(longest, item.size());
+    p.value = std::string(std::min(longest, kMaxParameterValue), '9');
+    p.off_value.reset();
+    if (p.version) d->emits = p.value;
+  }
+  d->config = std::string(kLongestConfig, '9');
+  return migration_version(*d);
 }
 
 }  // namespace
@@ -263,9 +269,9 @@ Result<Chain> build_chain(std::vector<Link> links) {
   }
   chain.links_ = std::move(links);
   if (chain.owner_) {
-    const Result<StreamWriter> writer = StreamWriter::create(longest_record(chain));
-    if (!writer) return refuse("plugin \"{}\": {}", chain.links_[*chain.owner_].name(), writer.error().text);
-    chain.max_state_ = stream_bound(chain.links_, writer->pending());
+    const Result<std::string> version = longest_version(chain);
+    if (!version) return refuse("plugin \"{}\": {}", chain.links_[*chain.owner_].name(), version.error().text);
+    chain.max_state_ = stream_bound(chain.links_, version->size());
   }
   return chain;
 }

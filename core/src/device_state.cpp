@@ -1,75 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <hookline/device_state.hpp>
 
-#include <algorithm>
 #include <cerrno>
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
-#include <hookline/parameters.hpp>
+#include <hookline/chain_descriptor.hpp>
 
 #include "stream_format.hpp"
 
 namespace hookline {
-
-namespace {
-
-tl::unexpected<Error> no_owner() {
-  return fail(EOPNOTSUPP, "the device does not migrate: no plugin of its chain owns the device's migration");
-}
-
-}  // namespace
-
-MatchRecord match_record(const Chain& chain, std::span<const std::string> values) {
-  const hookline_plugin& p = chain.links()[*chain.owner()].plugin;
-  const auto text = [](const char* s) { return std::string(s ? s : ""); };
-  MatchRecord match{.model = text(p.model),
-                    .plugin = text(p.name),
-                    .plugin_version = text(p.version),
-                    .migration_version = chain.emits(values)};
-  for (size_t i = 0; i < values.size(); ++i) {
-    const hookline_parameter& parameter = chain.parameters()[i];
-    if (values[i] != parameter.off_value) match.parameters.push_back({parameter.name, values[i]});
-  }
-  return match;
-}
-
-Result<std::vector<std::string>> check_match(const Chain& chain, const MatchRecord& match) {
-  if (!chain.owner()) return no_owner();
-  const MatchRecord own = match_record(chain, chain.init_values());
-  const auto differs = [](std::string_view what, const std::string& theirs, const std::string& ours,
-                          std::string_view remedy) {
-    return fail(EINVAL,
-                fmt::format("the device state is for another device: its {} is \"{}\", here it is \"{}\"; {}",
-                            what, theirs, ours, remedy));
-  };
-  if (match.model != own.model)
-    return differs("device model", match.model, own.model, "migrate to a device of the same model");
-  if (match.plugin != own.plugin)
-    return differs("plugin", match.plugin, own.plugin, "configure the same plugin on both hosts");
-  if (std::ranges::find(chain.reads(), match.migration_version) == chain.reads().end())
-    return differs("migration version", match.migration_version,
-                   fmt::format("{}", fmt::join(chain.reads(), "|")),
-                   "install versions of the plugin with a migration version in common on both hosts");
-
-  const std::span<const hookline_parameter> parameters = chain.parameters();
-  std::vector<std::string> values;
-  for (const hookline_parameter& parameter : parameters) values.emplace_back(parameter.off_value);
-  for (const Parameter& given : match.parameters) {
-    const auto known =
-        std::ranges::find_if(parameters, [&given](const auto& p) { return p.name == given.name; });
-    if (known == parameters.end())
-      return fail(
-          EINVAL,
-          fmt::format("the device state has migration parameter \"{}\", which the device here does not have; "
-                      "set it to its off value at the source",
-                      given.name));
-    values[static_cast<size_t>(known - parameters.begin())] = given.value;
-  }
-  if (const Result<void> ok = chain.check_values(values); !ok) return fail(ok.error());
-  return values;
-}
 
 // ---- saving
 
@@ -77,8 +17,9 @@ DeviceStateSaver::DeviceStateSaver(OpenDevice& device, StreamWriter writer)
     : device_(&device), writer_(std::move(writer)), total_(writer_.pending() + stream_format::kTrailerSize) {}
 
 Result<DeviceStateSaver> DeviceStateSaver::begin(OpenDevice& device) {
-  if (!device.chain().owner()) return no_owner();
-  Result<StreamWriter> writer = StreamWriter::create(match_record(device.chain(), device.parameters()));
+  const Result<std::string> match = migration_version(device.chain(), device.parameters(), device.config_space());
+  if (!match) return fail(match.error());
+  Result<StreamWriter> writer = StreamWriter::create(*match);
   if (!writer) return fail(writer.error());
   device.begin_save();
   return DeviceStateSaver(device, std::move(*writer));
@@ -132,11 +73,11 @@ class DeviceStateLoader::Sink final : public StreamSink {
  public:
   explicit Sink(OpenDevice& device) : device_(device), loaded_(device.chain().links().size()) {}
 
-  Result<void> on_match(const MatchRecord& match) override {
-    Result<std::vector<std::string>> values = check_match(device_.chain(), match);
-    if (!values) return fail(values.error());
-    values_ = *values;
-    return device_.begin_load(match.migration_version, std::move(*values));
+  Result<void> on_match(std::string_view match) override {
+    Result<Accepted> source = accept_source(device_.chain(), device_.config_space(), match);
+    if (!source) return fail(source.error());
+    values_ = source->values;
+    return device_.begin_load(std::move(source->version), std::move(source->values));
   }
 
   Result<void> on_section(const Section& section) override {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <hookline/device_state.hpp>
+#include <hookline/chain_descriptor.hpp>
 
 #include <random>
 
@@ -175,9 +176,9 @@ TEST_F(DeviceStateTest, AnotherDeviceOrVersionIsRefusedByTheMatchRecord) {
     const char* text;
   } cases[] = {
       {[](FakePlugin& p) { p.abi.model = "com.example/other"; },
-       "device model is \"com.example/fake\", here it is \"com.example/other\""},
-      {[](FakePlugin& p) { p.abi.name = "other"; }, "plugin is \"owner\", here it is \"other\""},
-      {[](FakePlugin& p) { p.abi.migration_version = "2"; }, "migration version is \"1\", here it is \"2\""},
+       "the source is a \"com.example/fake\", the destination a \"com.example/other\": choose"},
+      {[](FakePlugin& p) { p.abi.name = "other"; }, "written by plugin \"owner\", the destination has plugin \"other\": configure"},
+      {[](FakePlugin& p) { p.abi.migration_version = "2"; }, "the source emits state version 1, the destination reads 2: install"},
   };
   source_.open();
   const Bytes stream = source_.save();
@@ -275,7 +276,7 @@ TEST_F(ParametersTest, MV5_AnOlderPluginIsReachedByTheOlderVersionOnly) {
   source_.open();
   Host old;
   old.open();
-  EXPECT_THAT(old.load(source_.save()), HasSubstr("migration version is \"2\", here it is \"1\""));
+  EXPECT_THAT(old.load(source_.save()), HasSubstr("the source emits state version 2, the destination reads 1: write 1 to parameter \"state_version\""));
   EXPECT_TRUE(old.journal.empty()) << "refused before a plugin saw a byte";
   ASSERT_TRUE(source_.device->set_parameters({"1", "1"}));
   EXPECT_EQ(old.load(source_.save()), "");
@@ -289,10 +290,10 @@ TEST_F(ParametersTest, MM4_AnUnknownParameterOrValueIsRefused) {
   ASSERT_TRUE(source_.device->set_parameters({"1", "4"}));
   Host old;
   old.open();
-  EXPECT_THAT(old.load(source_.save()), HasSubstr("\"queues\", which the device here does not have"));
+  EXPECT_THAT(old.load(source_.save()), HasSubstr("parameter \"queues\" is 4 at the source, the destination has no such parameter"));
   destination_.owner.narrow(1, "1|2");
   destination_.open();
-  EXPECT_THAT(destination_.load(source_.save()), HasSubstr("\"queues\" cannot be \"4\"; allowed: 1|2"));
+  EXPECT_THAT(destination_.load(source_.save()), HasSubstr("parameter \"queues\" is 4 at the source, the destination allows 1 or 2"));
   EXPECT_THAT(destination_.device->parameters(), ElementsAre("2", "1"))
       << "a refused stream changes no value";
 }
@@ -346,7 +347,22 @@ TEST_F(DeviceStateTest, AMissingSectionOfAnybodyElseIsRefused) {
   source_.open(links(source_.owner));
   destination_.open();
   EXPECT_THAT(destination_.load(source_.save()),
-              AllOf(HasSubstr("no section of plugin \"extra\""), HasSubstr("source")));
+              HasSubstr("plugin \"extra\" at the destination needs its state, and the source does not have it"));
+  EXPECT_FALSE(destination_.applied());
+}
+
+// A stream may say one thing first and another later.
+TEST_F(DeviceStateTest, AMissingSectionThatWasPromisedIsRefused) {
+  source_.open();
+  destination_.open();
+  const std::string promises = *migration_version(*source_.chain, {}, "");
+  auto writer = *StreamWriter::create(promises);
+  Bytes stream(1 << 16);
+  size_t length = writer.take(stream);
+  ASSERT_TRUE(writer.finish());
+  length += writer.take(std::span(stream).subspan(length));
+  EXPECT_THAT(destination_.load(std::span(stream).first(length)),
+              AllOf(HasSubstr("no section of plugin"), HasSubstr("source")));
   EXPECT_FALSE(destination_.applied());
 }
 
@@ -463,7 +479,7 @@ TEST_F(DeviceStateTest, ASectionHasAtMostOneMebibyte) {
 
 TEST_F(DeviceStateTest, BulkSectionsReachNoPlugin) {
   destination_.open();
-  auto writer = StreamWriter::create(match_record(*destination_.chain, {}));
+  auto writer = StreamWriter::create(*migration_version(*destination_.chain, {}, ""));
   Bytes stream(1 << 16);
   size_t length = writer->take(stream);
   ASSERT_TRUE(writer->section("owner", {.bulk = true}, {}));

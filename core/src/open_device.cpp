@@ -49,6 +49,7 @@ struct OpenDevice::Impl final : RestOfChain {
   Impl(const Chain& chain_, DeviceAccess& access_, const DeviceInfo& info_, PluginLog log, PfPort* pf)
       : chain(chain_),
         address(info_.address),
+        config_space(info_.config_space),
         info{address.c_str(), info_.vendor, info_.device, info_.vf_index},
         host{access_, *this, std::move(log), pf, {}} {
     host.parameters.present = chain.init_values();
@@ -183,6 +184,7 @@ struct OpenDevice::Impl final : RestOfChain {
 
   const Chain& chain;
   std::string address;
+  const std::string config_space;
   hookline_info info;
   PluginHost host;
   std::deque<hookline_device> links;  // plugins hold their addresses
@@ -261,6 +263,10 @@ Result<void> OpenDevice::apply(size_t link) noexcept try { return impl_->links[l
 
 const Chain& OpenDevice::chain() const {
   return impl_->chain;
+}
+
+const std::string& OpenDevice::config_space() const {
+  return impl_->config_space;
 }
 DeviceAccess& OpenDevice::behind() {
   return impl_->host.access;

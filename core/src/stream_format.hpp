@@ -19,12 +19,7 @@ inline constexpr size_t kMatchVersionAt = 8;
 inline constexpr size_t kMatchLengthAt = 12;
 inline constexpr size_t kMatchHeaderChecksumAt = 16;
 inline constexpr size_t kMatchHeaderSize = 20;
-inline constexpr size_t kMaxMatchBody = 65536;
-inline constexpr size_t kMaxIdentity = 256;  // model, plugin, plugin version
-inline constexpr size_t kMaxMigrationVersion = 4096;
-inline constexpr size_t kMaxParameters = 256;
-inline constexpr size_t kMaxParameterName = 64;
-inline constexpr size_t kMaxParameterValue = 1024;
+inline constexpr size_t kMaxMatchBody = 4095;  // a migration_version
 
 // Every later record begins with its tag.
 inline constexpr size_t kTagSize = 4;

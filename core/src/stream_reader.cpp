@@ -10,8 +10,8 @@
 
 #include "bytes.hpp"
 #include "checksum.hpp"
-#include "match_record.hpp"
 #include "stream_format.hpp"
+#include "stream_text.hpp"
 
 namespace hookline {
 
@@ -120,9 +120,9 @@ Result<void> StreamReader::match_header() {
 Result<void> StreamReader::match_body() {
   const std::span<const std::byte> body(chunk_.bytes.get(), chunk_.length);
   if (auto ok = check_body(body); !ok) return ok;
-  const Result<MatchRecord> match = decode_match_body(body);
-  if (!match) return refuse(EBADMSG, match.error().text);
-  if (auto ok = sink_.on_match(*match); !ok) return ok;
+  const std::string_view match = ascii(body.data(), body.size());
+  if (const Result<void> ok = check_match_body(match); !ok) return refuse(EBADMSG, ok.error().text);
+  if (auto ok = sink_.on_match(match); !ok) return ok;
   next_record();
   return {};
 }

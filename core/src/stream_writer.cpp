@@ -9,8 +9,8 @@
 
 #include "bytes.hpp"
 #include "checksum.hpp"
-#include "match_record.hpp"
 #include "stream_format.hpp"
+#include "stream_text.hpp"
 
 namespace hookline {
 
@@ -29,15 +29,15 @@ bool is_section_name(std::string_view name) {
          name.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789-./") == std::string_view::npos;
 }
 
-Result<StreamWriter> StreamWriter::create(const MatchRecord& match) {
-  const Result<std::vector<std::byte>> body = encode_match_body(match);
-  if (!body) return fail(EINVAL, fmt::format("device-state stream: match record: {}", body.error().text));
+Result<StreamWriter> StreamWriter::create(std::string_view migration_version) {
+  if (const Result<void> ok = check_match_body(migration_version); !ok)
+    return fail(EINVAL, fmt::format("device-state stream: match record: {}", ok.error().text));
 
-  std::vector<std::byte> head(kMatchHeaderSize);
-  head.insert(head.end(), body->begin(), body->end());
+  std::vector<std::byte> head(kMatchHeaderSize + migration_version.size());
+  put_ascii(&head[kMatchHeaderSize], migration_version);
   put_ascii(head.data(), kMagic);
   store_le<uint32_t>(&head[kMatchVersionAt], kVersion);
-  store_le<uint32_t>(&head[kMatchLengthAt], static_cast<uint32_t>(body->size()));
+  store_le<uint32_t>(&head[kMatchLengthAt], static_cast<uint32_t>(migration_version.size()));
 
   StreamWriter writer;
   writer.head_ = std::move(head);

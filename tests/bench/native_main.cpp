@@ -45,7 +45,7 @@ struct Buffers {
 
 StreamWriter begin_stream() {
   return must(
-      StreamWriter::create({.model = "org.example/bench", .plugin = "bench", .migration_version = "1"}));
+      StreamWriter::create("bench"));
 }
 
 void copy_state(State& state) {
@@ -73,7 +73,7 @@ void write_stream(State& state) {
 
 class Drain final : public StreamSink {
  public:
-  Result<void> on_match(const MatchRecord&) override { return {}; }
+  Result<void> on_match(std::string_view) override { return {}; }
   Result<void> on_section(const Section& section) override {
     DoNotOptimize(section.payload.data());
     return {};

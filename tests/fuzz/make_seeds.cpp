@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include <hookline/compatibility.hpp>
 #include <hookline/software_device.hpp>
 #include <hookline/stream.hpp>
 
@@ -76,12 +77,13 @@ Bytes nic_state(Driver driver) {
 }
 
 Bytes every_kind() {
-  auto writer = StreamWriter::create({.model = "com.example/toy",
-                                      .plugin = "toy",
-                                      .plugin_version = "1.0",
-                                      .migration_version = "toy-1",
-                                      .parameters = {{"queues", "1"}}})
-                    .value();
+  const Descriptor toy{.model = "com.example/toy",
+                       .plugin = "toy",
+                       .plugin_version = "1.0",
+                       .emits = "toy-1",
+                       .capabilities = {"stop_copy", "p2p", "pre_copy"},
+                       .parameters = {{.name = "queues", .value = "1"}}};
+  auto writer = StreamWriter::create(migration_version(toy).value()).value();
   Bytes out;
   const auto drain = [&] {
     const size_t at = out.size();

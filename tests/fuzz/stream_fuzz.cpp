@@ -27,7 +27,7 @@ void require(bool holds, const char* what) {
 /// Keeps what it is told, and refuses nothing.
 class Sink final : public StreamSink {
  public:
-  Result<void> on_match(const MatchRecord& record) override {
+  Result<void> on_match(std::string_view record) override {
     require(!has_match && sections.empty(), "a match record is not the first thing told");
     has_match = true;
     match = record;
@@ -55,7 +55,7 @@ class Sink final : public StreamSink {
     bool operator==(const Told&) const = default;
   };
   bool has_match = false, complete = false;
-  MatchRecord match;
+  std::string match;
   std::vector<Told> sections;
   uint64_t bytes = 0;
 };

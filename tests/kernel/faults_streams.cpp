@@ -9,6 +9,7 @@
 #include <optional>
 #include <thread>
 
+#include <hookline/chain_descriptor.hpp>
 #include <hookline/hook_channel.hpp>
 #include <hookline/hook_serve.hpp>
 #include <hookline/plugin.hpp>
@@ -107,13 +108,13 @@ Bytes spoil(Bytes stream, Event event) {
     case Event::stream_flipped: stream[static_cast<size_t>(half)] ^= std::byte{1}; break;
     case Event::stream_reordered: {
       const Chain own = *build_chain({*make_link(kPlugin)});
-      const auto record = static_cast<ptrdiff_t>(StreamWriter::create(match_record(own, own.init_values()))->pending());
+      const auto record = static_cast<ptrdiff_t>(StreamWriter::create(*migration_version(own, own.init_values(), ""))->pending());
       std::rotate(stream.begin() + record, stream.begin() + (record + static_cast<ptrdiff_t>(stream.size())) / 2, stream.end());
       break;
     }
     case Event::stream_foreign: {
       const Chain other = *build_chain({*make_link(kForeignPlugin)});
-      auto writer = *StreamWriter::create(match_record(other, other.init_values()));
+      auto writer = *StreamWriter::create(*migration_version(other, other.init_values(), ""));
       stream.resize(writer.pending());
       (void)writer.take(stream);
       break;

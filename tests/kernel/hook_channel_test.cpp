@@ -12,6 +12,7 @@
 #include <linux/vfio.h>
 #include <unistd.h>
 
+#include <hookline/chain_descriptor.hpp>
 #include <hookline/hook_serve.hpp>
 #include <hookline/plugin.hpp>
 
@@ -194,7 +195,7 @@ class HookChannelTest : public ::testing::Test {
   }
 
   size_t record_size() const {
-    return StreamWriter::create(match_record(chain_, chain_.init_values()))->pending();
+    return StreamWriter::create(*migration_version(chain_, chain_.init_values(), ""))->pending();
   }
 
   const Chain chain_ = *build_chain({*make_link(kPlugin)});

@@ -77,12 +77,12 @@ std::string_view to_string(Answered answer);
 
 /// One reason, for programs (code) and people (text, fix). Source and dest: what either has; empty: nothing.
 struct Reason {
-  std::string code;
-  std::string field;
-  std::string source;
-  std::string dest;
-  std::string text;
-  std::string fix;
+  std::string code{};
+  std::string field{};
+  std::string source{};
+  std::string dest{};
+  std::string text{};
+  std::string fix{};
   bool operator==(const Reason&) const = default;
 };
 

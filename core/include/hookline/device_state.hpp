@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A whole chain's state, to a stream and back: the owner's match record, each plugin's sections under its
+// A whole chain's state, to a stream and back: the device's migration_version, each plugin's sections under its
 // name, the trailer.
 //
 // In PRE_COPY the match record goes out alone: a wrong destination refuses it while the guest still runs. A
@@ -29,15 +29,6 @@
 namespace hookline {
 
 enum class SavePhase { pre_copy, stop_copy };
-
-/// The record a chain's streams begin with while the owner's parameters hold `values`: its parameters are
-/// those that differ from their off value. The chain has an owner.
-MatchRecord match_record(const Chain& chain, std::span<const std::string> values);
-
-/// The values the chain's device takes over with a stream of this record: the record's, else the off value.
-/// EOPNOTSUPP: the chain has no migration owner; EINVAL: the chain cannot load it, with what differs and what
-/// to do.
-Result<std::vector<std::string>> check_match(const Chain& chain, const MatchRecord& match);
 
 class DeviceStateSaver {
  public:

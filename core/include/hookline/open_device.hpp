@@ -35,6 +35,7 @@ struct DeviceInfo {
   std::string address{};  ///< "0000:01:10.0"
   uint16_t vendor = 0, device = 0;
   uint32_t vf_index = UINT32_MAX;  ///< UINT32_MAX: not a VF
+  std::string config_space{};      ///< its config_fingerprint(); empty: not known
 };
 
 /// Where a plugin's lines go: HOOKLINE_LOG_* level, plugin name, text. Empty: nowhere.
@@ -87,6 +88,8 @@ class OpenDevice {
   Result<void> apply(size_t link) noexcept;
 
   const Chain& chain() const;
+  /// As it was given with the DeviceInfo.
+  const std::string& config_space() const;
   DeviceAccess& behind();
 
  private:

@@ -11,8 +11,7 @@
 // Errors: Result, and a text that names section, offset, reason and, where there is one, the remedy. The
 // checksums guard against accidents only. A sink must treat what it is given as hostile input.
 //
-//     Result<StreamWriter> writer = StreamWriter::create(
-//         {.model = "com.intel/82576-vf", .plugin = "nic-82576", .migration_version = "2"});
+//     Result<StreamWriter> writer = StreamWriter::create(migration_version);  // compatibility.hpp
 //     send(*writer);  // loops over take() until pending() is 0; in PRE_COPY the match record goes out alone
 //     writer->section("nic-82576/queue0", {}, fields.bytes());
 //     send(*writer);
@@ -41,23 +40,6 @@ namespace hookline {
 /// Largest payload of one chunk.
 inline constexpr size_t kMaxChunkPayload = size_t{1} << 20;
 
-struct Parameter {
-  std::string name;
-  std::string value;
-  bool operator==(const Parameter&) const = default;
-};
-
-/// What a destination needs to know to refuse a stream before any state has moved. Printable ASCII
-/// throughout.
-struct MatchRecord {
-  std::string model;                    ///< reverse-domain, "com.intel/82576-vf"; not empty
-  std::string plugin;                   ///< name of the plugin that writes the stream; not empty
-  std::string plugin_version{};         ///< for people; compatibility never depends on it
-  std::string migration_version;        ///< opaque, at most 4096 bytes
-  std::vector<Parameter> parameters{};  ///< in the writer's order; no name twice
-  bool operator==(const MatchRecord&) const = default;
-};
-
 struct SectionFlags {
   bool optional = false;  ///< a reader that does not know the section may skip it
   bool bulk = false;      ///< delivered as soon as its own checksum holds, before the trailer
@@ -77,8 +59,9 @@ bool is_section_name(std::string_view name);
 
 class StreamWriter {
  public:
-  /// The match record is pending afterwards. EINVAL for a record the format cannot carry.
-  static Result<StreamWriter> create(const MatchRecord& match);
+  /// The match record is pending afterwards: the device's migration_version, as a destination is told it
+  /// anywhere else. EINVAL for a text the format cannot carry: more than 4095 bytes, or not printable ASCII.
+  static Result<StreamWriter> create(std::string_view migration_version);
 
   /// Makes one chunk pending. The payload is borrowed, not copied: it stays unchanged until pending() is 0.
   /// EBUSY while anything is pending, EINVAL for a bad name or after finish(), E2BIG above kMaxChunkPayload;
@@ -118,7 +101,8 @@ class StreamSink {
  public:
   virtual ~StreamSink() = default;
   /// Once, first, and as soon as the record's checksum holds: the place to refuse an incompatible source.
-  virtual Result<void> on_match(const MatchRecord& match) = 0;
+  /// `migration_version`: printable ASCII, not read any further; valid during the call.
+  virtual Result<void> on_match(std::string_view migration_version) = 0;
   /// Bulk chunks as they arrive; all others in their order after the trailer was verified.
   virtual Result<void> on_section(const Section& section) = 0;
   /// Once, last: everything was delivered and nothing is missing. The caller applies the state here.

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "compat_prepare.hpp"
+
+#include <cerrno>
+
+#include <fmt/core.h>
+
+namespace hookline::loader {
+namespace {
+
+const char* remedy(int code) {
+  switch (code) {
+    case EBUSY: return "the device is open and this parameter cannot change meanwhile: prepare it before its VMM starts";
+    case EACCES:
+    case EPERM: return "only root may: run it as root";
+    case EINVAL: return "the device does not allow the value: ask `hookline compat check` why";
+    case ENOENT:
+    case ENODEV: return "the device is gone: look at `hookline status`";
+    default: return "look at `hookline status`";
+  }
+}
+
+}  // namespace
+
+Result<void> write_parameters(const std::vector<ParameterValue>& wanted, const std::vector<ParameterValue>& before,
+                              const ParameterWrite& write) {
+  for (size_t i = 0; i < wanted.size(); ++i) {
+    const Result<void> ok = write(wanted[i]);
+    if (ok) continue;
+    std::string text = fmt::format("parameter \"{}\" cannot become {}: {}; {}", wanted[i].name, wanted[i].value, ok.error().text,
+                                   remedy(ok.error().code));
+    bool restored = true;
+    while (i-- > 0) {
+      // What did not change needs no way back.
+      if (before[i] == wanted[i]) continue;
+      if (const Result<void> undone = write(before[i]); !undone) {
+        restored = false;
+        text += fmt::format("; parameter \"{}\" stays {}, it was {}: {}", wanted[i].name, wanted[i].value, before[i].value,
+                            undone.error().text);
+      }
+    }
+    if (restored) text += "; the device is as it was";
+    return fail(ok.error().code, std::move(text));
+  }
+  return {};
+}
+
+}  // namespace hookline::loader
