@@ -17,6 +17,7 @@ endfunction()
 
 set(seeds ${CMAKE_CURRENT_SOURCE_DIR}/fuzz/seeds)
 hookline_add_fuzz_entry(stream SEEDS ${seeds}/stream OPTIONS -max_len=16384)
+hookline_add_fuzz_entry(descriptor SEEDS ${seeds}/descriptor OPTIONS -max_len=8192)
 hookline_add_fuzz_entry(nic_state SEEDS ${seeds}/nic-state OPTIONS -max_len=16384)
 hookline_add_fuzz_entry(config SEEDS ${seeds}/config ${CMAKE_CURRENT_SOURCE_DIR}/golden/check ${PROJECT_SOURCE_DIR}/configs
   OPTIONS -max_len=4096 -dict=${CMAKE_CURRENT_SOURCE_DIR}/fuzz/config.dict)

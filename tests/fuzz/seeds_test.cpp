@@ -10,6 +10,7 @@
 
 #include <gtest/gtest.h>
 
+#include <hookline/compatibility.hpp>
 #include <hookline/software_device.hpp>
 
 #include "config_check.hpp"
@@ -58,6 +59,13 @@ TEST(FuzzSeeds, StatesAreLoaded) {
     const Result<void> ok = device->write_state(std::as_bytes(std::span(bytes)));
     EXPECT_TRUE(ok) << name << ": " << ok.error().text << "; write them anew: make_seeds tests/fuzz/seeds";
     EXPECT_TRUE(device->set_state(MigrationState::running));
+  }
+}
+
+TEST(FuzzSeeds, DescriptorsAreRead) {
+  for (const char* name : {"descriptor/new.json", "descriptor/old.json", "descriptor/future.json", "descriptor/migration_version"}) {
+    const auto descriptor = parse_descriptor(seed(name));
+    EXPECT_TRUE(descriptor) << name << ": " << descriptor.error().text;
   }
 }
 

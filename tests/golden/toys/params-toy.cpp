@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A migration owner with parameters: it writes two versions of its state, and its device comes in two sizes.
+// A migration owner in two releases. 2.0 can write two versions of its state; with RELEASE_1 it is 1.0, which knows the first.
 #include <hookline/plugin.hpp>
 
 namespace {
@@ -12,7 +12,9 @@ class ParamsToy final : public MigrationOwner {
   explicit ParamsToy(Device& dev) : dev_(dev) {}
   void save(SectionWriter& out) override {
     out.u32("head", dev_.read32(0, 0x10));
+#ifndef RELEASE_1
     if (dev_.parameter(0) == "2") out.u32("tail", dev_.read32(0, 0x14));
+#endif
   }
   void load(SectionReader& in) override {
     head_ = in.u32("head", below(256));
@@ -30,6 +32,18 @@ class ParamsToy final : public MigrationOwner {
 
 }  // namespace
 
+#ifdef RELEASE_1
+HOOKLINE_PLUGIN(ParamsToy, {
+    .name = "params-toy",
+    .version = "1.0",
+    .summary = "A network card that nobody built",
+    .model = "com.example/params-toy",
+    .migration_version = "1",
+    .devices = {{0x1234, 0x0001}},
+    .parameters = {{"queues", "Queues the guest may use", "4", "1", "1-8", 0, 0}},
+    .max_state = 64,
+});
+#else
 HOOKLINE_PLUGIN(ParamsToy, {
     .name = "params-toy",
     .version = "2.0",
@@ -43,3 +57,4 @@ HOOKLINE_PLUGIN(ParamsToy, {
                    {"queues", "Queues the guest may use", "4", "1", "1-8", 0, 0}},
     .max_state = 64,
 });
+#endif
