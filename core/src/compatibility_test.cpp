@@ -225,6 +225,38 @@ TEST(Compatibility, MV3_types_of_other_sizes_are_compatible_only_where_the_plugi
   EXPECT_EQ(check(share("256", "64|128|256"), share("64", "64|128")).answer, Answered::no);
 }
 
+// Zhao 2020: what the vendors of three devices would put into their strings. A vGPU: PCI id, driver version, type, how many of
+// them are put together (aggregator). An NVMe VF: the URL of its remote storage. A crypto VF: its set of ciphers.
+TEST(Compatibility, MV1_the_devices_of_the_thread_that_asked_for_migration_version) {
+  const auto device = [](const char* model, DescribedParameter p) {
+    Descriptor d = toy({std::move(p)});
+    d.model = model;
+    return d;
+  };
+  const auto vgpu = [&](const char* aggregator) { return device("com.example/vgpu-8086-591d-v5-8", parameter("aggregator", aggregator, "1", "1-8")); };
+  EXPECT_EQ(check(vgpu("2"), vgpu("1")).answer, Answered::yes);
+  EXPECT_THAT(values_for(vgpu("2"), vgpu("1")), ElementsAre(ParameterValue{"aggregator", "2"}));
+  Descriptor other_type = vgpu("2");
+  other_type.model = "com.example/vgpu-8086-591d-v5-4";
+  EXPECT_THAT(codes(check(vgpu("2"), other_type)), ElementsAre("model"));
+
+  // A destination that is connected to one storage allows that one, and has no way to be off.
+  const auto nvme = [&](const char* url) { return device("com.example/nvme-vf", parameter("remote", url, "none", url)); };
+  EXPECT_EQ(check(nvme("nvmf://10.0.0.5/vol1"), nvme("nvmf://10.0.0.5/vol1")).answer, Answered::yes);
+  EXPECT_THAT(codes(check(nvme("nvmf://10.0.0.5/vol1"), nvme("nvmf://10.0.0.6/vol1"))), ElementsAre("value"));
+
+  const auto crypto = [&](const char* set, const char* allowed) { return device("com.example/crypto-vf", parameter("ciphers", set, "none", allowed)); };
+  EXPECT_EQ(check(crypto("aes", "none|aes"), crypto("aes+sm4", "none|aes|aes+sm4")).answer, Answered::yes);
+  EXPECT_THAT(codes(check(crypto("aes+sm4", "none|aes|aes+sm4"), crypto("aes", "none|aes"))), ElementsAre("value"));
+
+  // "software_version: the destination's major is the source's, its minor no less": the plugin lists what it reads.
+  Descriptor v5_1 = toy(), v5_2 = toy();
+  v5_1.emits = "5.1", v5_1.reads = {{"5.0", "5.1"}};
+  v5_2.emits = "5.2", v5_2.reads = {{"5.0", "5.1", "5.2"}};
+  EXPECT_EQ(check(v5_1, v5_2).answer, Answered::yes);
+  EXPECT_THAT(codes(check(v5_2, v5_1)), ElementsAre("version"));
+}
+
 // Hajnoczi 2020: a NIC whose newer release can do more; off means "as if it were not there".
 TEST(Compatibility, MM4_a_feature_the_older_device_lacks_must_be_off) {
   const Descriptor older = toy({parameter("num_queues", "4", "1", "1-4")});

@@ -12,6 +12,7 @@
 
 #include <fmt/format.h>
 #include <CLI/CLI.hpp>
+#include <hookline/compatibility.hpp>
 #include <hookline/open_device.hpp>
 #include <hookline/stream.hpp>
 
@@ -44,8 +45,7 @@ struct Buffers {
 };
 
 StreamWriter begin_stream() {
-  return must(
-      StreamWriter::create("bench"));
+  return must(StreamWriter::create("bench"));
 }
 
 void copy_state(State& state) {
@@ -183,6 +183,40 @@ void ping_pong(State& state, int peer_cpu) {
   for (auto _ : state) state.SetIterationTime(ns_per_operation({}, [&] { peer.round_trip(); }) * 1e-9);
 }
 
+// ---- compatibility: one iteration reads and judges one destination
+
+Descriptor judged_device() {
+  Descriptor d{.model = "com.example/bench",
+               .plugin = "bench",
+               .plugin_version = "1.0",
+               .emits = "2",
+               .reads = std::vector<std::string>{"1", "2"},
+               .capabilities = {"stop_copy", "p2p", "pre_copy"}};
+  for (const char* name : {"state_version", "queues", "offload", "filters"})
+    d.parameters.push_back({.name = name,
+                            .value = "2",
+                            .init_value = "2",
+                            .off_value = "1",
+                            .allowed_values = "1|2|4-64",
+                            .description = "As long as such a line usually is, so that the figure means something"});
+  return d;
+}
+
+void read_destination(State& state) {
+  const std::string text = migration_info(judged_device());
+  for (auto _ : state) DoNotOptimize(parse_descriptor(text));
+}
+
+void judge_destination(State& state) {
+  const std::string text = migration_info(judged_device());
+  const Descriptor source = must(parse_descriptor(must(migration_version(judged_device()))));
+  for (auto _ : state) {
+    const Descriptor dest = must(parse_descriptor(text));
+    DoNotOptimize(check_compatibility(source, dest));
+    DoNotOptimize(values_for(source, dest));
+  }
+}
+
 // ---- what is compared with what
 
 class Collector final : public ::benchmark::BenchmarkReporter {
@@ -209,7 +243,7 @@ struct Row {
   double bytes = 0;
 };
 constexpr const char *kCopy = "memcpy, 1 MiB pieces", *kCall = "plain call of one handler",
-                     *kSame = "eventfd round trip, same CPU";
+                     *kSame = "eventfd round trip, same CPU", *kRead = "its text read alone";
 constexpr Row kRows[] = {
     {"stream writer with checksum, 1 MiB chunks", kCopy, "one CPU", kChunk},
     {"stream reader, bulk chunks of 1 MiB", kCopy, "one CPU", kChunk},
@@ -219,6 +253,7 @@ constexpr Row kRows[] = {
     {"chain of 4", kCall, "one CPU"},
     {"chain of 8", kCall, "one CPU"},
     {"eventfd round trip, cross CPU", kSame, "pinned"},
+    {"destination read and judged", kRead, "one CPU"},
 };
 
 void register_all() {
@@ -235,6 +270,8 @@ void register_all() {
   add(kRows[5].what, [](State& s) { walk_chain(s, 4); });
   add(kRows[6].what, [](State& s) { walk_chain(s, 8); });
   add(kSame, [](State& s) { ping_pong(s, kFirstCpu); })->UseManualTime()->Iterations(1);
+  add(kRead, read_destination);
+  add(kRows[8].what, judge_destination);
   add(kRows[7].what, [](State& s) { ping_pong(s, kSecondCpu); })->UseManualTime()->Iterations(1);
 }
 
