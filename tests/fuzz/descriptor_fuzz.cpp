@@ -57,7 +57,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (const auto version = migration_version(*read)) {
     require(version->size() <= kMaxMigrationVersion && printable(*version), "a migration_version that sysfs cannot show");
     const auto brief = parse_descriptor(*version);
-    require(brief && migration_version(*brief) == version, "a migration_version that is read as another one");
+    require(brief.has_value(), "a migration_version that is not read");
+    const auto same = migration_version(*brief);
+    require(same && *same == *version, "a migration_version that is read as another one");
   }
   judge(*read, kOther);
   judge(kOther, *read);
