@@ -4,11 +4,15 @@
 #include <poll.h>
 #include <signal.h>
 
+#include <atomic>
 #include <cerrno>
 #include <ctime>
+#include <optional>
+#include <thread>
 
 #include <hookline/hook_serve.hpp>
 #include <hookline/open_device.hpp>
+#include <hookline/query_serve.hpp>
 
 #include "device_chain.hpp"
 #include "sandbox.hpp"
@@ -44,6 +48,27 @@ spdlog::level::level_enum to_spdlog(uint32_t level) {
   }
 }
 
+/// Answers what is asked by migration_version, as long as it lives. Signals are the other thread's.
+class QueryThread {
+ public:
+  QueryThread(const Channel& channel, const Chain& chain, const std::string& config_space, const PluginLog& log)
+      : thread_([this, &channel, &chain, config_space, log] {
+          const QueryOptions options{.log = log, .should_stop = [this] { return stop_.load(); }};
+          if (const auto ok = serve_queries(channel, chain, config_space, options); !ok)
+            log(HOOKLINE_LOG_WARNING, "", ok.error().text);
+        }) {}
+  ~QueryThread() {
+    stop_ = true;
+    thread_.join();
+  }
+  QueryThread(const QueryThread&) = delete;
+  QueryThread& operator=(const QueryThread&) = delete;
+
+ private:
+  std::atomic<bool> stop_{false};
+  std::thread thread_;
+};
+
 }  // namespace
 
 int run_worker(const AppliedDevice& device, Channel channel, SupervisorPort supervisor, std::shared_ptr<spdlog::logger> log) {
@@ -65,6 +90,8 @@ int run_worker(const AppliedDevice& device, Channel channel, SupervisorPort supe
   const DeviceInfo info{to_string(device.address), device.id.vendor, device.id.device, device.vf_index, device.config_space};
   const ServeOptions options{.log = plugin_log, .should_stop = [] { return stop_wanted != 0; }, .idle_ms = 500};
 
+  std::optional<QueryThread> queries;
+  if (chain->owner()) queries.emplace(channel, *chain, info.config_space, plugin_log);
   supervisor.tell_ready();
   while (!stop_wanted) {
     auto session = channel.wait_open(*chain, false);

@@ -2,7 +2,8 @@
 //
 // The process that runs plugins: gives up its rights, loads the chain, serves one open of the device after the other.
 //
-// One thread; no code of a plugin runs before the rights are gone. Errors: exit codes (supervisor.hpp) and the log.
+// Plugins run on one thread; another answers what is asked by the device's migration_version, and runs no code of theirs.
+// No code of a plugin runs before the rights are gone. Errors: exit codes (supervisor.hpp) and the log.
 //
 //     return run_worker(record, Channel(FileDescriptor(kChannelFd)), SupervisorPort(...), log);
 #pragma once

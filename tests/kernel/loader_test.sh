@@ -144,6 +144,20 @@ check RL3_worker_is_unprivileged is_unprivileged
 has_no_control() { ! readlink "/proc/$worker/fd/"* | grep -F /dev/vfio-pci-hooks; }
 check RL3_worker_cannot_define has_no_control
 
+# ---- asked before anything moves: by sysfs, and the worker, whose rights are gone, answers
+
+folder() { echo "/sys/bus/pci/devices/$1"; }
+version() { cat "$(folder "$1")/migration_version"; }
+take() { version "${vfs[0]}" >"$(folder "${vfs[1]}")/migration_version"; }
+nonsense() { echo nonsense >"$(folder "${vfs[1]}")/migration_version"; }
+check MV1_worker_tells_the_version says org.hookline.test/loader-toy version "${vfs[0]}"
+check MV3_the_other_one_takes_it take
+check MV1_nonsense_is_refused status_is 1 nonsense
+check MV1_reason_is_in_the_kernel_log says "migration_version refused: " dmesg
+check MV1_reason_is_in_the_workers_log grep -q "migration_version: refused: " /run/hookline/*.log
+check MM1_model grep -qx org.hookline.test/loader-toy "$(folder "${vfs[0]}")/migration/model"
+check MV4_state_begins_with_what_is_read says "$(version "${vfs[0]}")" "${hookline[@]}" save "${vfs[0]}"
+
 # ---- state from one to the other
 
 check LD2_save "${hookline[@]}" save "${vfs[0]}" -o "$work/state"
@@ -163,6 +177,7 @@ has_new_worker() { # DEVICE FORMER
 kill -9 "$worker"
 check RL5_killed_worker_is_replaced wait_for has_new_worker "${vfs[0]}" "$worker"
 check RL5_replacement_is_told says "$worker ended: signal 9" "${hookline[@]}" status "${vfs[0]}"
+check RL5_replacement_tells_the_version wait_for version "${vfs[0]}"
 check RL5_replacement_serves "${hookline[@]}" save "${vfs[0]}" -o "$work/state"
 
 supervisor=$(status "${vfs[0]}" "d['supervisor']['pid']")

@@ -527,7 +527,7 @@ TEST_F(ParametersTest, RL1_EverythingAtOnce) {
         }
       }
     });
-  for (int round = 0; round < 20; ++round) {
+  for (int round = 0; round < 10; ++round) {
     define_and_bind(described(vf_));
     std::this_thread::sleep_for(30ms);
     EXPECT_TRUE(sysfs::release(vf_));
