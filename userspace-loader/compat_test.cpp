@@ -44,16 +44,21 @@ class CompatDevice : public testing::Test {
  protected:
   CompatDevice() {
     host_.function(kName, "1234:0001", "vfio-pci-hooks", "7");
-    AppliedDevice applied{.address = *parse_pci_address(kName), .id = {0x1234, 1}, .migrates = true, .allow_untrusted = true};
+    record_ = set_up(kName);
+  }
+  /// As apply and a worker leave it.
+  DeviceRecord set_up(const std::string& name) {
+    AppliedDevice applied{.address = *parse_pci_address(name), .id = {0x1234, 1}, .migrates = true, .allow_untrusted = true};
     applied.chain.push_back({.name = "params-toy", .file = HOOKLINE_TOYS "/params-toy.so"});
-    record_.device = applied;
-    EXPECT_TRUE(compat_.state.remember(record_));
+    EXPECT_TRUE(compat_.state.remember(DeviceRecord{applied, {}}));
     const auto chain = load_chain(applied, false);
     EXPECT_TRUE(chain) << chain.error().text;
     values_ = chain->init_values();
-    for (size_t i = 0; i < values_.size(); ++i) set(chain->parameters()[i].name, values_[i]);
+    for (size_t i = 0; i < values_.size(); ++i)
+      host_.write(host_.device(name) / "migration" / chain->parameters()[i].name / "value", values_[i]);
     version_ = *migration_version(*chain, values_, "");
-    host_.write(host_.device(kName) / "migration_version", version_);
+    host_.write(host_.device(name) / "migration_version", version_);
+    return {applied, {}};
   }
   void set(const std::string& name, const std::string& value) {
     host_.write(host_.device(kName) / "migration" / name / "value", value);
@@ -80,6 +85,17 @@ TEST_F(CompatDevice, MV4_a_destination_is_what_its_worker_says_it_is) {
   EXPECT_EQ(*migration_version(dest->descriptor), version_);
   EXPECT_THAT(*dest->descriptor.reads, ElementsAre("1", "2"));
   EXPECT_EQ(check_compatibility(describe_source(kName, compat_)->descriptor, dest->descriptor).answer, Answered::yes);
+}
+
+TEST_F(CompatDevice, MM7_a_virtual_function_and_a_whole_one_are_asked_alike) {
+  host_.pf("0000:02:00.0", "igb", 1);
+  const std::string vf = "0000:02:10.0";
+  set_up(vf);
+  const auto there = describe_source(vf, compat_);
+  const auto here = describe_device(address_, compat_);
+  ASSERT_TRUE(there && here);
+  EXPECT_EQ(check_compatibility(there->descriptor, here->descriptor).answer, Answered::yes);
+  EXPECT_TRUE(describe_device(*parse_pci_address(vf), compat_));
 }
 
 TEST_F(CompatDevice, MV4_a_worker_that_answers_otherwise_than_its_files_is_not_believed) {

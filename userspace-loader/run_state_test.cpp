@@ -34,7 +34,8 @@ DeviceRecord example() {
                      .migrates = true,
                      .parameters = {{"state_version", "1"}},
                      .allow_untrusted = true,
-                     .config_file = "/etc/hookline/nics.yaml"},
+                     .config_file = "/etc/hookline/nics.yaml",
+                     .config_space = "8086:10ca rev 01"},
           .found = {.driver = "igbvf", .driver_override = "vfio-pci"}};
 }
 
@@ -51,6 +52,7 @@ TEST_F(RunStateTest, LD2_KeepsEverythingThatServingAndGivingBackTake) {
   ASSERT_TRUE(read && *read);
   EXPECT_TRUE(same_service((*read)->device, example().device));
   EXPECT_EQ((*read)->device.config_file, "/etc/hookline/nics.yaml");
+  EXPECT_EQ((*read)->device.config_space, "8086:10ca rev 01");
   ASSERT_EQ((*read)->device.parameters.size(), 1u);
   EXPECT_EQ((*read)->device.parameters[0].value, "1");
   EXPECT_EQ((*read)->device.vf_index, 3u);
@@ -63,6 +65,7 @@ TEST_F(RunStateTest, LD2_KeepsEverythingThatServingAndGivingBackTake) {
 TEST_F(RunStateTest, SeesEachDifferenceAWorkerWouldNotice) {
   DeviceRecord other = example();
   other.device.config_file = "/elsewhere.yaml";
+  other.device.config_space.clear();
   EXPECT_TRUE(same_service(example().device, other.device));
   other.device.chain[0].options[0].value.text = "all";
   EXPECT_FALSE(same_service(example().device, other.device));
