@@ -132,7 +132,7 @@ class Demo:
 
     def verdict(self):
         nic, driver = self.session.guest.stat["nics"][0], self.session.guest.stat["driver"]
-        print(f"link changes: {nic['link_changes']} (one, when the guest came up), messages of its driver: {driver}, "
+        print(f"link changes: {nic['link_changes']} (both while it came up), messages of its driver: {driver}, "
               f"broken TCP connections: {nic['broken']}")
         print(f"driver of the PF: {os.path.basename(os.readlink(f'/sys/bus/pci/devices/{self.host.pf}/driver'))}, kernel: {platform.release()}")
         print(f"ok: {len(self.moves)} migration{'s' if len(self.moves) > 1 else ''} of a running guest with its NIC, no byte wrong: "

@@ -37,6 +37,7 @@ ORDER = [
     "RL2_destination_with_another_plugin",
     "RL2_destination_with_another_version",
     "RL2_destination_with_one_plugin_more",
+    "RL2_destination_that_refuses_the_end_of_the_state",
     "RL2_destination_with_a_chain_that_only_observes",
     "RL2_CH3_destination_with_no_chain",
     "RL2_destination_without_multifd",

@@ -73,14 +73,14 @@ class Scenarios:
     def restore_configuration(self):
         self.host.apply(self.config)
 
-    def wrong(self, chain, folder, reason):
+    def wrong(self, chain, folder, reason, stops=False):
         """The destination's chain does not fit: refused, and one line of Hookline's log there says why."""
         vf = self.there()[0]
         self.configured(vf, chain, folder)
         mark = len(self.host.log(vf))
         destination = self.s.start([vf], incoming=True)
         try:
-            self.fails(destination, reason)
+            self.fails(destination, reason, stops)
             lines = [line for line in self.host.log(vf)[mark:].splitlines() if reason in line]
             demand(len(lines) == 1, f'{len(lines)} lines of the log say "{reason}": {self.host.log(vf)[mark:]}')
             print(f"    {lines[0]}")
@@ -291,6 +291,10 @@ class Scenarios:
         self.wrong(["extra-state", "nic-82576"], "extra-state",
                    'plugin "extra-state" at the destination needs its state, and the source does not have it')
 
+    def RL2_destination_that_refuses_the_end_of_the_state(self):
+        """The guest stops for a moment and goes on at the source."""
+        self.wrong(["nic-82576"], "other-state", "section", stops=True)
+
     def RL2_destination_with_a_chain_that_only_observes(self):
         """QEMU knows of no device that migrates: with enable-migration=on it does not start, otherwise it says that it cannot."""
         vf = self.there()[0]
@@ -376,7 +380,7 @@ class Scenarios:
         in postmigrate at the source, and `cont` lets it go on. The manual says so."""
         s = self.s
         vf = self.there()[0]
-        self.configured(vf, ["extra-state", "nic-82576"], "extra-state")
+        self.configured(vf, ["nic-82576"], "other-state")
         destination = s.start([vf], incoming=True)
         try:
             before = s.guest.fresh()
