@@ -7,8 +7,6 @@
 // tells its PF there through the mailbox (address, VLANs, multicast, frame size) can be read back from
 // nowhere.
 #include <algorithm>
-#include <chrono>
-#include <thread>
 #include <vector>
 
 #include <hookline/plugin.hpp>
@@ -61,12 +59,15 @@ constexpr Register kRegisters[] = {
     {"tx1.txctl", 0x3914, 0xaa00}, {"tx1.head", 0x3910, 0xffff}, {"tx1.tail", 0x3918, 0xffff},
     {"vtivar", kVtivar, 0x83838383}, {"vtivar_misc", 0x1740, 0x83}, {"eiac", 0x152c, kAllVectors}, {"eiam", 0x1530, kAllVectors},
     {"eitr0", 0x1680, 0xfffe}, {"eitr1", 0x1684, 0xfffe}, {"eitr2", 0x1688, 0xfffe}, {"tx0.back_low", 0x3838, ~2u},
-    {"tx0.back_high", 0x383c, ~0u}, {"tx1.back_low", 0x3938, ~2u}, {"tx1.back_high", 0x393c, ~0u}};
+    {"tx0.back_high", 0x383c, ~0u}, {"tx1.back_low", 0x3938, ~2u}, {"tx1.back_high", 0x393c, ~0u},
+    // Since version 2 of the state:
+    {"rx0.rxctl", 0x2814, 0xaa00}, {"rx1.rxctl", 0x2914, 0xaa00}};
 constexpr const char* kCures[kMsgLast + 1] = {
     "", "", "let the VF choose its addresses: ip link set PF vf N trust on", "the kernel log may say why",
     "remove the port VLAN: ip link set PF vf N vlan 0", "raise the PF's MTU", "trust the VF: ip link set PF vf N trust on"};
 // clang-format on
-constexpr uint32_t kCount = std::size(kRegisters);
+constexpr uint32_t kCount = std::size(kRegisters), kCountV1 = kCount - 2;
+constexpr auto carried = [](std::string_view version) { return version == "1" ? kCountV1 : kCount; };
 constexpr auto address = [](uint32_t ring, uint32_t i) { return kRegisters[ring * kPerRing + i].offset; };
 
 // What no register shows. It travels as it is: 32-bit words only.
@@ -128,10 +129,10 @@ class Nic82576 final : public MigrationOwner {
   void on_reset() override { restored_ = false; }
 
   void save(SectionWriter& out) override {
-    wait(kShortWait, [&] { return settle(); });
+    dev_.wait(kShortWait, [&] { return settle(); });
     if (shadow_->grants > shadow_->grant.size()) raise(ENOSPC, "more filters were set than an 82576 has");
     shadow_->owed |= read(kMailbox) & kReadToClear;  // the guest may yet go on here
-    for (uint32_t i = 0; i < kCount; ++i) {
+    for (uint32_t i = 0; i < carried(dev_.parameter(0)); ++i) {
       const bool stopped = i < kVtivarAt && i % kPerRing == kControl;
       const uint32_t value = stopped ? control(i / kPerRing) : read(kRegisters[i].offset);
       out.u32(kRegisters[i].name, value & kRegisters[i].known);
@@ -144,7 +145,8 @@ class Nic82576 final : public MigrationOwner {
   }
 
   void load(SectionReader& in) override {
-    for (uint32_t i = 0; i < kCount; ++i) {
+    value_ = {};  // what an older version does not carry is as after a reset
+    for (uint32_t i = 0; i < carried(dev_.stream_version()); ++i) {
       const bool place = i < kVtivarAt && i % kPerRing >= kHead && (at(i / kPerRing, kControl) & kEnable);
       const Check check = place ? below(descriptors(i / kPerRing)) : known_bits(kRegisters[i].known);
       value_[i] = in.u32(kRegisters[i].name, check);
@@ -191,7 +193,6 @@ class Nic82576 final : public MigrationOwner {
 
  private:
   static constexpr uint64_t kShortWait = 20'000'000, kPatience = 500'000'000;  // ns
-  static constexpr std::chrono::microseconds kPollEvery{200};
 
   uint32_t read(uint32_t offset) const { return dev_.read32(0, offset); }
   void write(uint32_t offset, uint32_t value) const { dev_.write32(0, offset, value); }
@@ -199,12 +200,6 @@ class Nic82576 final : public MigrationOwner {
   uint32_t control(uint32_t r) const { return restored_ ? at(r, kControl) : dev_.saved(r); }
   uint32_t descriptors(uint32_t ring) const { return at(ring, kLength) / 16; }
   std::span<const Message> grants() const { return std::span(hidden_.grant).first(hidden_.grants); }
-  bool wait(uint64_t patience_ns, auto ready) const {
-    const uint64_t end = dev_.now_ns() + patience_ns;
-    bool done;
-    while (!(done = ready()) && dev_.now_ns() < end) std::this_thread::sleep_for(kPollEvery);
-    return done;
-  }
 
   /// Looks for the reply to the message in flight and keeps what it grants. True: nothing is in flight.
   bool settle() {
@@ -235,11 +230,11 @@ class Nic82576 final : public MigrationOwner {
   /// One message, sent as the VF's driver does it; the first word of the reply, or 0 if none came in time.
   uint32_t exchange(const Message& m, uint64_t patience_ns, uint32_t acknowledge = kAck) const {
     uint32_t reply = 0;
-    if (!wait(patience_ns, [&] { return write(kMailbox, kVfu), read(kMailbox) & kVfu; })) return 0;
+    if (!dev_.wait(patience_ns, [&] { return write(kMailbox, kVfu), read(kMailbox) & kVfu; })) return 0;
     for (uint32_t i = 0; i < m.word.size(); ++i) write(kMemory + 4 * i, m.word[i]);
     write(kMailbox, kReq);
     auto answered = [&] { return (read(kMailbox) & kPfSts) && m.answered_by(reply = read(kMemory)); };
-    if (!wait(patience_ns, answered)) return 0;
+    if (!dev_.wait(patience_ns, answered)) return 0;
     write(kMailbox, acknowledge);
     return reply;
   }
@@ -338,12 +333,14 @@ constexpr uint32_t kTx0 = address(2, kControl), kTx1 = address(3, kControl), kDi
 
 // clang-format off
 HOOKLINE_PLUGIN(Nic82576, {
-    .name = "nic-82576", .version = "1.0", .summary = "Moves virtual functions of the Intel 82576 gigabit controller",
-    .model = "com.intel/82576-vf", .migration_version = "1", .devices = {{0x8086, 0x10ca}},
+    .name = "nic-82576", .version = "1.1", .summary = "Moves virtual functions of the Intel 82576 gigabit controller",
+    .model = "com.intel/82576-vf", .migration_version = "2", .reads = "1|2", .devices = {{0x8086, 0x10ca}},
     .traps = {{0, HOOKLINE_WANT_READ | HOOKLINE_WANT_WRITE, 0, 0x1000}},
     .registers = {{"CTRL", 0, kCtrl, 4}, {"STATUS", 0, kStatus, 4}, {"VMBMEM", 0, kMemory, 4}, {"V2PMAILBOX", 0, kMailbox, 4},
                   {"VFGPRC", 0, 0xf10, 4}, {"VFGPTC", 0, 0xf14, 4}, {"VFGORC", 0, 0xf18, 4}, {"VFGOTC", 0, 0xf34, 4},
                   {"VFMPRC", 0, 0xf3c, 4}},
+    .parameters = {{"state_version", "Format of the state: 2 carries the RX queues' RXCTL, 1 is what nic-82576 1.0 reads", "2", "1",
+                    "1|2", HOOKLINE_PARAMETER_RUNTIME | HOOKLINE_PARAMETER_VERSION, 0}},
     .stop = {save(0, kRx0, 0), save(0, kRx1, 1), save(0, kTx0, 2), save(0, kTx1, 3),
              clear_bits(0, kRx0, kEnable), clear_bits(0, kRx1, kEnable), clear_bits(0, kTx0, kEnable), clear_bits(0, kTx1, kEnable),
              poll(0, kRx0, kEnable, 0, kDisableUs), poll(0, kRx1, kEnable, 0, kDisableUs), poll(0, kTx0, kEnable, 0, kDisableUs),

@@ -238,6 +238,7 @@ TEST_F(Nic82576, EveryRegisterArrives) {
       write(*source, 0x393c, 3);
   write(*source, 0x1688, 0x100), write(*source, 0x3814, 0x2a00);
   write(*source, 0x2804, 1), write(*source, 0x3804, 2);
+  write(*source, 0x2814, 0xaa00), write(*source, 0x2914, 0x2200);
   write(*source, 0x800, 0x11111111), write(*source, 0x83c, 0x22222222);
   poison(*target, 1);
 
@@ -872,9 +873,11 @@ TEST_P(HostileStream, IsRefused) {
   ASSERT_TRUE(source->set_state(stop));
   Bytes buffer(65536);
   FieldWriter out(buffer);
+  source->worker()->begin_save();
   ASSERT_TRUE(source->worker()->save(0, out));
   const Bytes good(out.bytes().begin(), out.bytes().end());
 
+  ASSERT_TRUE(target->worker()->begin_load("2", {"2"}));
   FieldReader unchanged("nic-82576", good, 1000);
   const Result<void> ok = target->worker()->load(0, unchanged);
   ASSERT_TRUE(ok) << ok.error().text;
@@ -907,6 +910,7 @@ INSTANTIATE_TEST_SUITE_P(
                       Hostile{"TxControlBits", "tx0.control", 0, 0x00200000, "outside 0xb1f1f1f"},
                       Hostile{"BufferBits", "rx0.srrctl", 0, 0x00000080, "outside 0x8ff03f7f"},
                       Hostile{"DcaBits", "tx0.txctl", 0, 0x20, "outside 0xaa00"},
+                      Hostile{"RxDcaBits", "rx1.rxctl", 0, 0x40, "outside 0xaa00"},
                       Hostile{"ThrottleBits", "eitr1", 0, 0x80000000, "outside 0xfffe"},
                       Hostile{"VectorBits", "vtivar", 0, 0x84, "outside 0x83838383"},
                       Hostile{"VectorOfAnotherFunction", "vtivar", 0, 0x8300, "names vector 3"},

@@ -42,11 +42,12 @@ class Bar final : public testing::BarPort {
 
 enum class Driver { none, busy, with_all_filters };
 
-Bytes nic_state(Driver driver) {
+Bytes nic_state(Driver driver, const std::string& version = "2") {
   std::vector<Link> links;
   links.push_back(make_link(hookline_plugin_v1).value());
   Bytes memory(1 << 20);
   SoftwareDevice::Options options;
+  options.parameters = {{"state_version", version}};
   options.memory = memory;
   options.grant = SoftwareDevice::Grant::read;
   auto device =
@@ -114,6 +115,7 @@ int main(int argc, char** argv) {
   const std::string folder = argv[1];
   put(folder + "/nic-state/reset", nic_state(Driver::none));
   put(folder + "/nic-state/busy", nic_state(Driver::busy));
+  put(folder + "/nic-state/version-1", nic_state(Driver::busy, "1"));
   put(folder + "/nic-state/all-filters", nic_state(Driver::with_all_filters));
   put(folder + "/stream/every-kind", every_kind());
 }

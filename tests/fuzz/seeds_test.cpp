@@ -34,7 +34,7 @@ struct Anybody final : StreamSink {
 
 TEST(FuzzSeeds, StreamsAreComplete) {
   for (const char* name : {"stream/worked-example", "stream/every-kind", "nic-state/reset", "nic-state/busy",
-                           "nic-state/all-filters"}) {
+                           "nic-state/version-1", "nic-state/all-filters"}) {
     const std::string bytes = seed(name);
     Anybody sink;
     StreamReader reader(sink);
@@ -45,7 +45,7 @@ TEST(FuzzSeeds, StreamsAreComplete) {
 }
 
 TEST(FuzzSeeds, StatesAreLoaded) {
-  for (const char* name : {"nic-state/reset", "nic-state/busy", "nic-state/all-filters"}) {
+  for (const char* name : {"nic-state/reset", "nic-state/busy", "nic-state/version-1", "nic-state/all-filters"}) {
     std::vector<Link> links;
     links.push_back(make_link(hookline_plugin_v1).value());
     std::vector<std::byte> memory(256 << 10);

@@ -20,6 +20,7 @@
 
 #include <array>
 #include <cerrno>
+#include <chrono>
 #include <cstdint>
 #include <cstring>
 #include <initializer_list>
@@ -29,6 +30,7 @@
 #include <string>
 #include <string_view>
 #include <system_error>
+#include <thread>
 #include <type_traits>
 #include <utility>
 
@@ -140,6 +142,15 @@ class Device {
     return address;
   }
   uint64_t now_ns() const { return host_->now_ns(); }
+  /// Looks at `ready` every 200 us until it holds or `patience_ns` are over; what it said last. For the device's own answers,
+  /// never for the VMM.
+  template <typename Ready>
+  bool wait(uint64_t patience_ns, Ready&& ready) const {
+    const uint64_t end = now_ns() + patience_ns;
+    bool done;
+    while (!(done = ready()) && now_ns() < end) std::this_thread::sleep_for(std::chrono::microseconds(200));
+    return done;
+  }
 
   const hookline_host* host() const { return host_; }
   hookline_device* handle() const { return dev_; }

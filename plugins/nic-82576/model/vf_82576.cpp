@@ -51,7 +51,7 @@ uint32_t* Vf::queue_register(uint32_t offset, bool& writable, uint32_t& mask) {
       mask = 0xffff, writable = !q.enabled();
       return &q.head;
     case 0x14:
-      return receive ? nullptr : &q.txctl;
+      return receive ? &q.rxctl : &q.txctl;
     case 0x18:
       mask = 0xffff;
       return &q.tail;

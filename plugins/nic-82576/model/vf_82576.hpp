@@ -53,7 +53,7 @@ class Vf {
   };
   struct Queue {
     uint32_t low = 0, high = 0, length = 0, head = 0, tail = 0, control = 0;
-    uint32_t srrctl = 0;                              // receive
+    uint32_t srrctl = 0, rxctl = 0;                   // receive
     uint32_t txctl = 0, back_low = 0, back_high = 0;  // transmit
     bool enabled() const { return control & 1u << 25; }
     uint32_t count() const { return length / 16; }
