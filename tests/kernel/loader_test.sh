@@ -158,12 +158,33 @@ check MV1_reason_is_in_the_workers_log grep -q "migration_version: refused: " /r
 check MM1_model grep -qx org.hookline.test/loader-toy "$(folder "${vfs[0]}")/migration/model"
 check MV4_state_begins_with_what_is_read says "$(version "${vfs[0]}")" "${hookline[@]}" save "${vfs[0]}"
 
+# ---- parameters: the destination is given the source's
+
+value() { cat "$(folder "$1")/migration/$2/value"; }
+put() { echo "$3" >"$(folder "$1")/migration/$2/value"; }
+has() { # DEVICE QUEUES OFFLOAD
+	[[ $(value "$1" queues) == "$2" && $(value "$1" offload) == "$3" ]] ||
+		{ echo "queues $(value "$1" queues), offload $(value "$1" offload)" && false; }
+}
+check MM3_a_new_device_has_init_values has "${vfs[0]}" 1 off
+check MM2_a_value_is_written put "${vfs[0]}" queues 3
+check MM2_what_is_not_allowed_is_refused status_is 1 put "${vfs[0]}" queues 5
+check MM5_the_other_one_can_receive "${hookline[@]}" compat check --source "${vfs[0]}" --dest "${vfs[1]}"
+check MM5_prepare "${hookline[@]}" compat prepare --source "${vfs[0]}" --dest "${vfs[1]}"
+check MM5_prepared_as_the_source has "${vfs[1]}" 3 off
+check MM5_prepare_twice "${hookline[@]}" compat prepare --source "${vfs[0]}" --dest "${vfs[1]}"
+check MM5_prepared_is_what_it_says_of_itself diff <(version "${vfs[0]}") <(version "${vfs[1]}")
+check MM3_apply_leaves_what_was_written says "nothing to do" "${hookline[@]}" apply "$two_vfs"
+check MM3_and_it_is_still_there has "${vfs[0]}" 3 off
+check MM2_the_other_is_written put "${vfs[0]}" offload on
+
 # ---- state from one to the other
 
 check LD2_save "${hookline[@]}" save "${vfs[0]}" -o "$work/state"
 check LD2_state_begins_as_ours grep -qa org.hookline.test/loader-toy "$work/state"
 pipe() { "${hookline[@]}" save "${vfs[0]}" | "${hookline[@]}" restore "${vfs[1]}"; }
 check LD2_save_into_restore pipe
+check MM5_a_state_brings_the_sources_values has "${vfs[1]}" 3 on
 truncated() { head -c "$(($(stat -c %s "$work/state") - 1))" "$work/state" | "${hookline[@]}" restore "${vfs[1]}"; }
 check RL2_truncated_state_fails status_is 1 truncated
 check RL2_truncated_state_is_refused_as_such says "not restored: cannot go to STOP" truncated
@@ -196,6 +217,10 @@ check RL5_successor_replaces wait_for has_new_worker "${vfs[0]}" "$worker"
 holder=$!
 check LD2_held_open wait_for grep -q "held open" "$work/hold.log"
 check LD2_status_shows_it status_says "${vfs[1]}" "d['open'], d['served'], d['migration_state']" "(True, True, 'RUNNING')"
+check MM2_the_source_is_another_now put "${vfs[0]}" queues 2
+prepare() { "${hookline[@]}" compat prepare --source "${vfs[0]}" --dest "${vfs[1]}"; }
+check MM6_open_device_is_not_prepared says "the device is open" prepare
+check MM5_failed_prepare_changes_nothing has "${vfs[1]}" 3 on
 check LD2_device_in_use_is_not_detached says "in use by hookline (process $holder)" "${hookline[@]}" detach "${vfs[1]}"
 check LD2_and_stays_bound status_says "${vfs[1]}" "d['bound'], d['open']" "(True, True)"
 check LD2_apply_leaves_it_in_use says "nothing to do" "${hookline[@]}" apply "$two_vfs"

@@ -31,4 +31,6 @@ HOOKLINE_PLUGIN(LoaderToy, {.name = "loader-toy",
                             .migration_version = "1",
                             .devices = {{.vendor = 0x8086, .device = 0x10ca}, {.vendor = 0x8086, .device = 0x10c9}},
                             .traps = {{.region = 0, .ops = HOOKLINE_WANT_WRITE, .offset = 0x800, .length = 64}},
+                            .parameters = {{"queues", "How many the guest sees", "1", "1", "1-4", 0, 0},
+                                           {"offload", "Whether the guest is offered any", "off", "off", "off|on", 0, 0}},
                             .max_state = 4096});
