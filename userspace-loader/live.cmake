@@ -45,6 +45,11 @@ foreach(unit backoff compat compat_truth device_status pf_change pf_netlink plan
   hookline_add_test(${unit}_test SOURCES ${unit}_test.cpp LIBS hookline_live fmt::fmt)
 endforeach()
 
+if(HOOKLINE_TESTS)
+  # All pairs of some hundred devices: seconds, and minutes with sanitizers on a busy machine.
+  set_tests_properties(compat_truth_test PROPERTIES TIMEOUT 600)
+endif()
+
 foreach(unit hookline@.service hookline-apply@.service)
   configure_file(${PROJECT_SOURCE_DIR}/configs/systemd/${unit}.in ${CMAKE_CURRENT_BINARY_DIR}/${unit} @ONLY)
   install(FILES ${CMAKE_CURRENT_BINARY_DIR}/${unit} DESTINATION lib/systemd/system)
