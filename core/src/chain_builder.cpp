@@ -20,7 +20,7 @@ namespace hookline {
 namespace {
 
 constexpr uint32_t kShadowAlignment = 64;  // what any plain struct of a plugin may need
-constexpr size_t kLongestConfig = 96;       // a fingerprint has 73 bytes
+constexpr size_t kLongestConfig = 96;      // a fingerprint has 73 bytes
 constexpr uint64_t kMaxValues = uint64_t{1} << 40;
 constexpr uint32_t kOps = HOOKLINE_WANT_READ | HOOKLINE_WANT_WRITE;
 constexpr std::string_view kOpNames[HOOKLINE_OPS_KNOWN] = {"region reads", "region writes", "ioctls",
@@ -218,7 +218,8 @@ Result<std::string> longest_version(const Chain& chain) {
   if (!d) return fail(d.error());
   for (DescribedParameter& p : d->parameters) {
     size_t longest = 0;
-    for (const std::string_view item : split_values(*p.allowed_values)) longest = std::max(longest, item.size());
+    for (const std::string_view item : split_values(*p.allowed_values))
+      longest = std::max(longest, item.size());
     p.value = std::string(std::min(longest, kMaxParameterValue), '9');
     p.off_value.reset();
     if (p.version) d->emits = p.value;
@@ -270,7 +271,8 @@ Result<Chain> build_chain(std::vector<Link> links) {
   chain.links_ = std::move(links);
   if (chain.owner_) {
     const Result<std::string> version = longest_version(chain);
-    if (!version) return refuse("plugin \"{}\": {}", chain.links_[*chain.owner_].name(), version.error().text);
+    if (!version)
+      return refuse("plugin \"{}\": {}", chain.links_[*chain.owner_].name(), version.error().text);
     chain.max_state_ = stream_bound(chain.links_, version->size());
   }
   return chain;

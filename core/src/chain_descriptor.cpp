@@ -12,7 +12,9 @@ namespace {
 // The framework provides them for every plugin, always.
 constexpr const char* kCapabilities[] = {"stop_copy", "p2p", "pre_copy"};
 
-std::string text(const char* s) { return s ? s : ""; }
+std::string text(const char* s) {
+  return s ? s : "";
+}
 
 DescribedParameter describe(const hookline_parameter& p, const std::string& value) {
   return {.name = p.name,
@@ -27,10 +29,12 @@ DescribedParameter describe(const hookline_parameter& p, const std::string& valu
 
 }  // namespace
 
-Result<Descriptor> describe_chain(const Chain& chain, std::span<const std::string> values, std::string config) {
+Result<Descriptor> describe_chain(const Chain& chain, std::span<const std::string> values,
+                                  std::string config) {
   if (!chain.owner())
-    return fail(EOPNOTSUPP,
-                "the device does not migrate: no plugin of its chain owns the device's migration; add one that does");
+    return fail(
+        EOPNOTSUPP,
+        "the device does not migrate: no plugin of its chain owns the device's migration; add one that does");
   if (const Result<void> ok = chain.check_values(values); !ok) return fail(ok.error());
   const Link& owner = chain.links()[*chain.owner()];
   const std::span<const std::string> reads = chain.reads();
@@ -41,7 +45,8 @@ Result<Descriptor> describe_chain(const Chain& chain, std::span<const std::strin
                .reads = std::vector<std::string>(reads.begin(), reads.end()),
                .capabilities = {std::begin(kCapabilities), std::end(kCapabilities)},
                .config = std::move(config)};
-  for (size_t i = 0; i < chain.parameters().size(); ++i) d.parameters.push_back(describe(chain.parameters()[i], values[i]));
+  for (size_t i = 0; i < chain.parameters().size(); ++i)
+    d.parameters.push_back(describe(chain.parameters()[i], values[i]));
   for (const Link& link : chain.links()) {
     // A destination may do without an observer, and so without its section.
     if (&link != &owner && link.saves() && !link.is_observer()) d.sections.emplace_back(link.name());
@@ -53,7 +58,8 @@ Result<Descriptor> describe_chain(const Chain& chain) {
   return describe_chain(chain, chain.init_values());
 }
 
-Result<std::string> migration_version(const Chain& chain, std::span<const std::string> values, std::string config) {
+Result<std::string> migration_version(const Chain& chain, std::span<const std::string> values,
+                                      std::string config) {
   const Result<Descriptor> own = describe_chain(chain, values, std::move(config));
   if (!own) return fail(own.error());
   return migration_version(*own);
@@ -69,7 +75,8 @@ Result<Accepted> accept_source(const Chain& chain, const std::string& config, st
   if (verdict.answer == Answered::no)
     return fail(EINVAL, fmt::format("the device state is for another device: {}", to_text(verdict)));
   if (verdict.answer == Answered::unknown)
-    return fail(EINVAL, fmt::format("nobody can tell whether the device state is for this device: {}", to_text(verdict)));
+    return fail(EINVAL, fmt::format("nobody can tell whether the device state is for this device: {}",
+                                    to_text(verdict)));
   Accepted accepted{.version = source->emits, .values = {}};
   for (ParameterValue& p : values_for(*source, *own)) accepted.values.push_back(std::move(p.value));
   return accepted;

@@ -61,13 +61,14 @@ void keys_are_known(const Descriptor& source, const Descriptor& dest, Reasons& r
     for (const std::string& key : d.required) {
       if (is_known_key(key)) continue;
       const char* side = is_source ? "source" : "destination";
-      reasons.push_back({.code = "unknown-key",
-                         .field = key,
-                         .source = is_source ? "required" : "",
-                         .dest = is_source ? "" : "required",
-                         .text = fmt::format("the {} says that \"{}\" has to be understood, and this hookline does not know it",
-                                             side, key),
-                         .fix = "ask again with a hookline that is as new as the newer of the two hosts"});
+      reasons.push_back(
+          {.code = "unknown-key",
+           .field = key,
+           .source = is_source ? "required" : "",
+           .dest = is_source ? "" : "required",
+           .text = fmt::format(
+               "the {} says that \"{}\" has to be understood, and this hookline does not know it", side, key),
+           .fix = "ask again with a hookline that is as new as the newer of the two hosts"});
     }
   };
   look(source, true);
@@ -76,13 +77,15 @@ void keys_are_known(const Descriptor& source, const Descriptor& dest, Reasons& r
 
 void destination_is_whole(const Descriptor&, const Descriptor& dest, Reasons& reasons) {
   const auto lacks = [&reasons](std::string field, std::string what) {
-    reasons.push_back({.code = "unknown-destination",
-                       .field = std::move(field),
-                       .source = "",
-                       .dest = "",
-                       .text = fmt::format("the destination does not say {}", what),
-                       .fix = "describe it with `hookline compat export` or `hookline describe --json`; a migration_version "
-                              "describes a source only"});
+    reasons.push_back(
+        {.code = "unknown-destination",
+         .field = std::move(field),
+         .source = "",
+         .dest = "",
+         .text = fmt::format("the destination does not say {}", what),
+         .fix =
+             "describe it with `hookline compat export` or `hookline describe --json`; a migration_version "
+             "describes a source only"});
   };
   if (!dest.reads) return lacks("reads", "which state versions it reads");
   for (const DescribedParameter& p : dest.parameters) {
@@ -93,24 +96,25 @@ void destination_is_whole(const Descriptor&, const Descriptor& dest, Reasons& re
 
 void model_is_the_same(const Descriptor& source, const Descriptor& dest, Reasons& reasons) {
   if (source.model == dest.model) return;
-  reasons.push_back({.code = "model",
-                     .field = "model",
-                     .source = source.model,
-                     .dest = dest.model,
-                     .text = fmt::format("the source is a \"{}\", the destination a \"{}\"", source.model, dest.model),
-                     .fix = "choose a destination of the source's model"});
+  reasons.push_back(
+      {.code = "model",
+       .field = "model",
+       .source = source.model,
+       .dest = dest.model,
+       .text = fmt::format("the source is a \"{}\", the destination a \"{}\"", source.model, dest.model),
+       .fix = "choose a destination of the source's model"});
 }
 
 void plugin_is_the_same(const Descriptor& source, const Descriptor& dest, Reasons& reasons) {
   if (source.plugin == dest.plugin || source.model != dest.model) return;
-  reasons.push_back(
-      {.code = "plugin",
-       .field = "plugin.name",
-       .source = source.plugin,
-       .dest = dest.plugin,
-       .text = fmt::format("the source's state is written by plugin \"{}\", the destination has plugin \"{}\"", source.plugin,
-                           dest.plugin),
-       .fix = "configure the same plugin on both hosts"});
+  reasons.push_back({.code = "plugin",
+                     .field = "plugin.name",
+                     .source = source.plugin,
+                     .dest = dest.plugin,
+                     .text = fmt::format(
+                         "the source's state is written by plugin \"{}\", the destination has plugin \"{}\"",
+                         source.plugin, dest.plugin),
+                     .fix = "configure the same plugin on both hosts"});
 }
 
 void version_is_readable(const Descriptor& source, const Descriptor& dest, Reasons& reasons) {
@@ -119,18 +123,22 @@ void version_is_readable(const Descriptor& source, const Descriptor& dest, Reaso
   const DescribedParameter* version = version_parameter(source);
   std::string fix = "install a version of the plugin at the destination that reads it";
   if (version) {
-    // What the source can emit is known from a long text only; a short one leaves it to whoever reads the fix.
+    // What the source can emit is known from a long text only; a short one leaves it to whoever reads the
+    // fix.
     std::vector<std::string> common;
     for (const std::string& v : *dest.reads) {
       if (!version->allowed_values || is_allowed(*version->allowed_values, v)) common.push_back(v);
     }
-    if (!common.empty()) fix = fmt::format("write {} to parameter \"{}\" of the source, or {}", one_of(common), version->name, fix);
+    if (!common.empty())
+      fix = fmt::format("write {} to parameter \"{}\" of the source, or {}", one_of(common), version->name,
+                        fix);
   }
   reasons.push_back({.code = "version",
                      .field = "emits",
                      .source = source.emits,
                      .dest = fmt::format("{}", fmt::join(*dest.reads, "|")),
-                     .text = fmt::format("the source emits state version {}, the destination reads {}", source.emits, reads),
+                     .text = fmt::format("the source emits state version {}, the destination reads {}",
+                                         source.emits, reads),
                      .fix = std::move(fix)});
 }
 
@@ -138,13 +146,14 @@ void capabilities_are_equal(const Descriptor& source, const Descriptor& dest, Re
   const auto look = [&reasons](const Descriptor& has, const Descriptor& lacks, bool source_has) {
     for (const std::string& name : has.capabilities) {
       if (contains(lacks.capabilities, name)) continue;
-      reasons.push_back({.code = "capability",
-                         .field = "capabilities." + name,
-                         .source = source_has ? "yes" : "no",
-                         .dest = source_has ? "no" : "yes",
-                         .text = fmt::format("the {} can do {}, the {} cannot", source_has ? "source" : "destination", name,
-                                             source_has ? "destination" : "source"),
-                         .fix = "run the same release of hookline and vfio-pci-hooks on both hosts"});
+      reasons.push_back(
+          {.code = "capability",
+           .field = "capabilities." + name,
+           .source = source_has ? "yes" : "no",
+           .dest = source_has ? "no" : "yes",
+           .text = fmt::format("the {} can do {}, the {} cannot", source_has ? "source" : "destination", name,
+                               source_has ? "destination" : "source"),
+           .fix = "run the same release of hookline and vfio-pci-hooks on both hosts"});
     }
   };
   look(source, dest, true);
@@ -166,14 +175,23 @@ void parameters_are_allowed(const Descriptor& source, const Descriptor& dest, Re
                   .fix = {}};
     if (at_dest) {
       const std::string allowed = one_of(items(*at_dest->allowed_values));
-      reason.text = fmt::format("parameter \"{}\" is {} at the source, the destination allows {}", p.name, p.value, allowed);
-      reason.fix = fmt::format("give the source's device one of these values, or choose a destination that allows {}", p.value);
+      reason.text = fmt::format("parameter \"{}\" is {} at the source, the destination allows {}", p.name,
+                                p.value, allowed);
+      reason.fix = fmt::format(
+          "give the source's device one of these values, or choose a destination that allows {}", p.value);
     } else {
-      reason.text = fmt::format("parameter \"{}\" is {} at the source, the destination has no such parameter", p.name, p.value);
-      reason.fix = p.off_value ? fmt::format("set it to its off value, {}, at the source, or install the source's version of "
-                                             "plugin \"{}\" at the destination", *p.off_value, source.plugin)
-                               : fmt::format("set it to its off value at the source, or install the source's version of plugin "
-                                             "\"{}\" at the destination", source.plugin);
+      reason.text = fmt::format("parameter \"{}\" is {} at the source, the destination has no such parameter",
+                                p.name, p.value);
+      reason.fix =
+          p.off_value
+              ? fmt::format(
+                    "set it to its off value, {}, at the source, or install the source's version of "
+                    "plugin \"{}\" at the destination",
+                    *p.off_value, source.plugin)
+              : fmt::format(
+                    "set it to its off value at the source, or install the source's version of plugin "
+                    "\"{}\" at the destination",
+                    source.plugin);
     }
     reasons.push_back(std::move(reason));
   }
@@ -185,54 +203,67 @@ void off_values_are_allowed(const Descriptor& source, const Descriptor& dest, Re
     const DescribedParameter* at_source = find(source, p.name);
     if (at_source && !is_off(*at_source)) continue;
     if (!p.off_value || !p.allowed_values || is_allowed(*p.allowed_values, *p.off_value)) continue;
-    reasons.push_back({.code = "value",
-                       .field = "parameters." + p.name,
-                       .source = "",
-                       .dest = *p.allowed_values,
-                       .text = fmt::format("the source does not use parameter \"{}\", and the destination does not allow its off "
-                                           "value, {}", p.name, *p.off_value),
-                       .fix = "choose a destination that allows it, or use the parameter at the source"});
+    reasons.push_back(
+        {.code = "value",
+         .field = "parameters." + p.name,
+         .source = "",
+         .dest = *p.allowed_values,
+         .text = fmt::format(
+             "the source does not use parameter \"{}\", and the destination does not allow its off "
+             "value, {}",
+             p.name, *p.off_value),
+         .fix = "choose a destination that allows it, or use the parameter at the source"});
   }
 }
 
 void sections_are_the_same(const Descriptor& source, const Descriptor& dest, Reasons& reasons) {
   for (const std::string& name : source.sections) {
     if (contains(dest.sections, name)) continue;
-    reasons.push_back({.code = "section",
-                       .field = "sections",
-                       .source = name,
-                       .dest = "",
-                       .text = fmt::format("plugin \"{}\" saves state at the source, and the destination does not have it", name),
-                       .fix = fmt::format("add plugin \"{}\" to the chain of the destination", name)});
+    reasons.push_back(
+        {.code = "section",
+         .field = "sections",
+         .source = name,
+         .dest = "",
+         .text = fmt::format("plugin \"{}\" saves state at the source, and the destination does not have it",
+                             name),
+         .fix = fmt::format("add plugin \"{}\" to the chain of the destination", name)});
   }
   for (const std::string& name : dest.sections) {
     if (contains(source.sections, name)) continue;
-    reasons.push_back({.code = "section",
-                       .field = "sections",
-                       .source = "",
-                       .dest = name,
-                       .text = fmt::format("plugin \"{}\" at the destination needs its state, and the source does not have it", name),
-                       .fix = fmt::format("take plugin \"{}\" out of the chain of the destination, or add it at the source "
-                                          "before the guest starts", name)});
+    reasons.push_back(
+        {.code = "section",
+         .field = "sections",
+         .source = "",
+         .dest = name,
+         .text = fmt::format(
+             "plugin \"{}\" at the destination needs its state, and the source does not have it", name),
+         .fix = fmt::format("take plugin \"{}\" out of the chain of the destination, or add it at the source "
+                            "before the guest starts",
+                            name)});
   }
 }
 
 void config_is_the_same(const Descriptor& source, const Descriptor& dest, Reasons& reasons) {
   if (source.config.empty() || dest.config.empty() || source.config == dest.config) return;
-  reasons.push_back({.code = "config",
-                     .field = "config",
-                     .source = source.config,
-                     .dest = dest.config,
-                     .text = fmt::format("the PCI configuration spaces differ where a VMM compares them: {} at the source, {} at "
-                                         "the destination", source.config, dest.config),
-                     .fix = "use the same hardware, firmware and firmware settings; `lspci -xxxx` on both hosts shows the bytes"});
+  reasons.push_back(
+      {.code = "config",
+       .field = "config",
+       .source = source.config,
+       .dest = dest.config,
+       .text = fmt::format(
+           "the PCI configuration spaces differ where a VMM compares them: {} at the source, {} at "
+           "the destination",
+           source.config, dest.config),
+       .fix = "use the same hardware, firmware and firmware settings; `lspci -xxxx` on both hosts shows the "
+              "bytes"});
 }
 
 // In this order reasons are told. The names of codes are documented in docs/compatibility.md.
 using Rule = void (*)(const Descriptor& source, const Descriptor& dest, Reasons& reasons);
-constexpr Rule kRules[] = {keys_are_known,         destination_is_whole,   model_is_the_same,      plugin_is_the_same,
-                           version_is_readable,    capabilities_are_equal, parameters_are_allowed, off_values_are_allowed,
-                           sections_are_the_same,  config_is_the_same};
+constexpr Rule kRules[] = {keys_are_known,         destination_is_whole,   model_is_the_same,
+                           plugin_is_the_same,     version_is_readable,    capabilities_are_equal,
+                           parameters_are_allowed, off_values_are_allowed, sections_are_the_same,
+                           config_is_the_same};
 
 }  // namespace
 
@@ -270,7 +301,8 @@ std::vector<ParameterValue> values_for(const Descriptor& source, const Descripto
   std::vector<ParameterValue> values;
   for (const DescribedParameter& p : dest.parameters) {
     const DescribedParameter* at_source = find(source, p.name);
-    values.push_back({p.name, at_source && !is_off(*at_source) ? at_source->value : p.off_value.value_or(p.value)});
+    values.push_back(
+        {p.name, at_source && !is_off(*at_source) ? at_source->value : p.off_value.value_or(p.value)});
   }
   return values;
 }

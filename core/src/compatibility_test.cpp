@@ -11,7 +11,9 @@
 
 namespace hookline {
 
-void PrintTo(const ParameterValue& p, std::ostream* out) { *out << p.name << "=" << p.value; }
+void PrintTo(const ParameterValue& p, std::ostream* out) {
+  *out << p.name << "=" << p.value;
+}
 
 namespace {
 
@@ -22,13 +24,22 @@ using testing::IsEmpty;
 const std::vector<std::string> kFlags{"stop_copy", "p2p", "pre_copy"};
 
 DescribedParameter parameter(std::string name, std::string value, std::string off, std::string allowed) {
-  return {.name = std::move(name), .value = value, .init_value = value, .off_value = std::move(off),
-          .allowed_values = std::move(allowed), .description = "for tests"};
+  return {.name = std::move(name),
+          .value = value,
+          .init_value = value,
+          .off_value = std::move(off),
+          .allowed_values = std::move(allowed),
+          .description = "for tests"};
 }
 
 Descriptor toy(std::vector<DescribedParameter> parameters = {}) {
-  return {.model = "com.example/toy", .plugin = "toy", .plugin_version = "1.0", .emits = "1",
-          .reads = std::vector<std::string>{"1"}, .capabilities = kFlags, .parameters = std::move(parameters)};
+  return {.model = "com.example/toy",
+          .plugin = "toy",
+          .plugin_version = "1.0",
+          .emits = "1",
+          .reads = std::vector<std::string>{"1"},
+          .capabilities = kFlags,
+          .parameters = std::move(parameters)};
 }
 
 /// N+1 of the same plugin: writes state version 2, or 1 if told so, and reads both.
@@ -52,7 +63,8 @@ Verdict check(const Descriptor& source, const Descriptor& dest) {
   const Verdict verdict = check_compatibility(source, dest);
   EXPECT_EQ(verdict.reasons.empty(), verdict.answer == Answered::yes);
   for (const Reason& reason : verdict.reasons) {
-    EXPECT_FALSE(reason.code.empty() || reason.field.empty() || reason.text.empty() || reason.fix.empty()) << reason.code;
+    EXPECT_FALSE(reason.code.empty() || reason.field.empty() || reason.text.empty() || reason.fix.empty())
+        << reason.code;
   }
   // What a destination is told in the short text is enough for the same answer.
   const auto brief = migration_version(source);
@@ -95,7 +107,8 @@ TEST(Compatibility, MM4_a_value_must_be_allowed_at_the_destination) {
   ASSERT_THAT(codes(verdict), ElementsAre("value"));
   EXPECT_EQ(verdict.reasons[0].source, "8");
   EXPECT_EQ(verdict.reasons[0].dest, "1|2|4");
-  EXPECT_EQ(verdict.reasons[0].text, "parameter \"queues\" is 8 at the source, the destination allows 1, 2 or 4");
+  EXPECT_EQ(verdict.reasons[0].text,
+            "parameter \"queues\" is 8 at the source, the destination allows 1, 2 or 4");
 }
 
 TEST(Compatibility, MM5_what_the_source_does_not_use_must_be_possible_to_switch_off) {
@@ -109,7 +122,8 @@ TEST(Compatibility, MM5_what_the_source_does_not_use_must_be_possible_to_switch_
 TEST(Compatibility, MM5_each_parameter_of_the_destination_is_named_exactly_once) {
   const Descriptor source = toy({parameter("b", "7", "0", "0-9"), parameter("unused", "x", "x", "x|y"),
                                  parameter("c", "0", "0", "0-9")});
-  const Descriptor dest = toy({parameter("a", "5", "1", "0-9"), parameter("b", "5", "2", "0-9"), parameter("c", "5", "0", "0-9")});
+  const Descriptor dest = toy(
+      {parameter("a", "5", "1", "0-9"), parameter("b", "5", "2", "0-9"), parameter("c", "5", "0", "0-9")});
   ASSERT_EQ(check(source, dest).answer, Answered::yes);
   EXPECT_THAT(values_for(source, dest),
               ElementsAre(ParameterValue{"a", "1"}, ParameterValue{"b", "7"}, ParameterValue{"c", "0"}));
@@ -131,7 +145,8 @@ TEST(Compatibility, MV5_backward_migration_works_both_ways) {
 TEST(Compatibility, MV2_the_present_values_of_the_destination_do_not_matter) {
   for (const char* emits : {"1", "2"}) {
     for (const char* now : {"1", "2"})
-      EXPECT_EQ(check_compatibility(newer_toy(emits), newer_toy(now)), check_compatibility(newer_toy(emits), newer_toy("2")));
+      EXPECT_EQ(check_compatibility(newer_toy(emits), newer_toy(now)),
+                check_compatibility(newer_toy(emits), newer_toy("2")));
   }
 }
 
@@ -208,10 +223,11 @@ TEST(Compatibility, every_reason_is_told_at_once) {
 TEST(Compatibility, MV1_the_string_of_the_source_is_all_the_destination_needs) {
   const auto version = migration_version(newer_toy("2"));
   ASSERT_TRUE(version);
-  EXPECT_EQ(*version,
-            "{\"model\":\"com.example/toy\",\"plugin\":{\"name\":\"toy\",\"version\":\"2.0\"},\"emits\":\"2\","
-            "\"capabilities\":[\"stop_copy\",\"p2p\",\"pre_copy\"],"
-            "\"parameters\":[{\"name\":\"state_version\",\"value\":\"2\",\"version\":true}]}");
+  EXPECT_EQ(
+      *version,
+      "{\"model\":\"com.example/toy\",\"plugin\":{\"name\":\"toy\",\"version\":\"2.0\"},\"emits\":\"2\","
+      "\"capabilities\":[\"stop_copy\",\"p2p\",\"pre_copy\"],"
+      "\"parameters\":[{\"name\":\"state_version\",\"value\":\"2\",\"version\":true}]}");
   const auto source = parse_descriptor(*version);
   ASSERT_TRUE(source);
   EXPECT_EQ(check_compatibility(*source, newer_toy("1")).answer, Answered::yes);
@@ -220,20 +236,25 @@ TEST(Compatibility, MV1_the_string_of_the_source_is_all_the_destination_needs) {
 
 // Zhao 2020: half a device of the larger type is not a whole one of the smaller, and may be declared to be.
 TEST(Compatibility, MV3_types_of_other_sizes_are_compatible_only_where_the_plugin_says_so) {
-  const auto share = [](const char* memory, const char* allowed) { return toy({parameter("memory_mib", memory, "64", allowed)}); };
+  const auto share = [](const char* memory, const char* allowed) {
+    return toy({parameter("memory_mib", memory, "64", allowed)});
+  };
   EXPECT_EQ(check(share("128", "64|128"), share("64", "64|128|256")).answer, Answered::yes);
   EXPECT_EQ(check(share("256", "64|128|256"), share("64", "64|128")).answer, Answered::no);
 }
 
-// Zhao 2020: what the vendors of three devices would put into their strings. A vGPU: PCI id, driver version, type, how many of
-// them are put together (aggregator). An NVMe VF: the URL of its remote storage. A crypto VF: its set of ciphers.
+// Zhao 2020: what the vendors of three devices would put into their strings. A vGPU: PCI id, driver version,
+// type, how many of them are put together (aggregator). An NVMe VF: the URL of its remote storage. A crypto
+// VF: its set of ciphers.
 TEST(Compatibility, MV1_the_devices_of_the_thread_that_asked_for_migration_version) {
   const auto device = [](const char* model, DescribedParameter p) {
     Descriptor d = toy({std::move(p)});
     d.model = model;
     return d;
   };
-  const auto vgpu = [&](const char* aggregator) { return device("com.example/vgpu-8086-591d-v5-8", parameter("aggregator", aggregator, "1", "1-8")); };
+  const auto vgpu = [&](const char* aggregator) {
+    return device("com.example/vgpu-8086-591d-v5-8", parameter("aggregator", aggregator, "1", "1-8"));
+  };
   EXPECT_EQ(check(vgpu("2"), vgpu("1")).answer, Answered::yes);
   EXPECT_THAT(values_for(vgpu("2"), vgpu("1")), ElementsAre(ParameterValue{"aggregator", "2"}));
   Descriptor other_type = vgpu("2");
@@ -241,15 +262,21 @@ TEST(Compatibility, MV1_the_devices_of_the_thread_that_asked_for_migration_versi
   EXPECT_THAT(codes(check(vgpu("2"), other_type)), ElementsAre("model"));
 
   // A destination that is connected to one storage allows that one, and has no way to be off.
-  const auto nvme = [&](const char* url) { return device("com.example/nvme-vf", parameter("remote", url, "none", url)); };
+  const auto nvme = [&](const char* url) {
+    return device("com.example/nvme-vf", parameter("remote", url, "none", url));
+  };
   EXPECT_EQ(check(nvme("nvmf://10.0.0.5/vol1"), nvme("nvmf://10.0.0.5/vol1")).answer, Answered::yes);
   EXPECT_THAT(codes(check(nvme("nvmf://10.0.0.5/vol1"), nvme("nvmf://10.0.0.6/vol1"))), ElementsAre("value"));
 
-  const auto crypto = [&](const char* set, const char* allowed) { return device("com.example/crypto-vf", parameter("ciphers", set, "none", allowed)); };
+  const auto crypto = [&](const char* set, const char* allowed) {
+    return device("com.example/crypto-vf", parameter("ciphers", set, "none", allowed));
+  };
   EXPECT_EQ(check(crypto("aes", "none|aes"), crypto("aes+sm4", "none|aes|aes+sm4")).answer, Answered::yes);
-  EXPECT_THAT(codes(check(crypto("aes+sm4", "none|aes|aes+sm4"), crypto("aes", "none|aes"))), ElementsAre("value"));
+  EXPECT_THAT(codes(check(crypto("aes+sm4", "none|aes|aes+sm4"), crypto("aes", "none|aes"))),
+              ElementsAre("value"));
 
-  // "software_version: the destination's major is the source's, its minor no less": the plugin lists what it reads.
+  // "software_version: the destination's major is the source's, its minor no less": the plugin lists what it
+  // reads.
   Descriptor v5_1 = toy(), v5_2 = toy();
   v5_1.emits = "5.1", v5_1.reads = {{"5.0", "5.1"}};
   v5_2.emits = "5.2", v5_2.reads = {{"5.0", "5.1", "5.2"}};
@@ -264,7 +291,8 @@ TEST(Compatibility, MM4_a_feature_the_older_device_lacks_must_be_off) {
     return toy({parameter("num_queues", queues, "1", "1-16"), parameter("rss", rss, "off", "off|on")});
   };
   EXPECT_EQ(check(older, newer("16", "on")).answer, Answered::yes);
-  EXPECT_THAT(values_for(older, newer("16", "on")), ElementsAre(ParameterValue{"num_queues", "4"}, ParameterValue{"rss", "off"}));
+  EXPECT_THAT(values_for(older, newer("16", "on")),
+              ElementsAre(ParameterValue{"num_queues", "4"}, ParameterValue{"rss", "off"}));
   EXPECT_EQ(check(newer("4", "off"), older).answer, Answered::yes);
   EXPECT_THAT(codes(check(newer("4", "on"), older)), ElementsAre("parameter"));
   EXPECT_THAT(codes(check(newer("8", "on"), older)), ElementsAre("value", "parameter"));
@@ -332,7 +360,8 @@ TEST(Compatibility, MV1_what_does_not_fit_into_sysfs_is_not_written) {
 TEST(Compatibility, MV1_the_largest_device_fits) {
   std::vector<DescribedParameter> parameters;
   for (int i = 0; i < 32; ++i)
-    parameters.push_back(parameter(fmt::format("p{:030}", i), std::string(28, 'v'), "off", std::string(28, 'v') + "|off"));
+    parameters.push_back(
+        parameter(fmt::format("p{:030}", i), std::string(28, 'v'), "off", std::string(28, 'v') + "|off"));
   EXPECT_TRUE(migration_version(toy(parameters)));
 }
 
@@ -344,10 +373,13 @@ struct Hostile {
   const char* says;
 };
 
-void PrintTo(const Hostile& hostile, std::ostream* out) { *out << hostile.name; }
+void PrintTo(const Hostile& hostile, std::ostream* out) {
+  *out << hostile.name;
+}
 
 std::string with(std::string_view more) {
-  return fmt::format("{{\"model\":\"m\",\"plugin\":{{\"name\":\"p\"}},\"emits\":\"1\",\"capabilities\":[]{}}}", more);
+  return fmt::format(
+      "{{\"model\":\"m\",\"plugin\":{{\"name\":\"p\"}},\"emits\":\"1\",\"capabilities\":[]{}}}", more);
 }
 
 class RL4_HostileDescriptor : public testing::TestWithParam<Hostile> {};
@@ -358,10 +390,13 @@ TEST_P(RL4_HostileDescriptor, is_refused_with_a_text) {
   EXPECT_EQ(parsed.error().code, EINVAL);
   EXPECT_THAT(parsed.error().text, HasSubstr(GetParam().says));
   EXPECT_LT(parsed.error().text.size(), 400u);
-  EXPECT_TRUE(std::all_of(parsed.error().text.begin(), parsed.error().text.end(), [](char c) { return c >= 0x20 && c < 0x7f; }));
+  EXPECT_TRUE(std::all_of(parsed.error().text.begin(), parsed.error().text.end(),
+                          [](char c) { return c >= 0x20 && c < 0x7f; }));
 }
 
-std::string deep(int levels) { return std::string(static_cast<size_t>(levels), '[') + std::string(static_cast<size_t>(levels), ']'); }
+std::string deep(int levels) {
+  return std::string(static_cast<size_t>(levels), '[') + std::string(static_cast<size_t>(levels), ']');
+}
 
 std::string many_parameters() {
   std::string all;
@@ -397,13 +432,21 @@ const Hostile kHostile[] = {
     {"reads_twice", with(",\"reads\":[\"1\",\"1\"]"), "\"reads\" has \"1\" twice"},
     {"null_among_texts", with(",\"sections\":[null]"), "\"sections\" is null"},
     {"too_many_parameters", many_parameters(), "33 parameters, at most 32"},
-    {"parameter_twice", with(",\"parameters\":[{\"name\":\"a\",\"value\":\"1\"},{\"name\":\"a\",\"value\":\"1\"}]"), "\"a\" is given twice"},
-    {"parameter_without_value", with(",\"parameters\":[{\"name\":\"a\"}]"), "\"parameters.a.value\" is missing"},
-    {"parameter_named_model", with(",\"parameters\":[{\"name\":\"model\",\"value\":\"1\"}]"), "\"model\" is no name of a parameter"},
-    {"path_as_name", with(",\"parameters\":[{\"name\":\"../../driver\",\"value\":\"1\"}]"), "is no name of a parameter"},
-    {"value_with_blank", with(",\"parameters\":[{\"name\":\"a\",\"value\":\"1 2\"}]"), "without blank and '|'"},
-    {"value_is_a_number", with(",\"parameters\":[{\"name\":\"a\",\"value\":1}]"), "\"parameters.a.value\" is a number"},
-    {"flag_is_a_text", with(",\"parameters\":[{\"name\":\"a\",\"value\":\"1\",\"version\":\"yes\"}]"), "true or false is expected"},
+    {"parameter_twice",
+     with(",\"parameters\":[{\"name\":\"a\",\"value\":\"1\"},{\"name\":\"a\",\"value\":\"1\"}]"),
+     "\"a\" is given twice"},
+    {"parameter_without_value", with(",\"parameters\":[{\"name\":\"a\"}]"),
+     "\"parameters.a.value\" is missing"},
+    {"parameter_named_model", with(",\"parameters\":[{\"name\":\"model\",\"value\":\"1\"}]"),
+     "\"model\" is no name of a parameter"},
+    {"path_as_name", with(",\"parameters\":[{\"name\":\"../../driver\",\"value\":\"1\"}]"),
+     "is no name of a parameter"},
+    {"value_with_blank", with(",\"parameters\":[{\"name\":\"a\",\"value\":\"1 2\"}]"),
+     "without blank and '|'"},
+    {"value_is_a_number", with(",\"parameters\":[{\"name\":\"a\",\"value\":1}]"),
+     "\"parameters.a.value\" is a number"},
+    {"flag_is_a_text", with(",\"parameters\":[{\"name\":\"a\",\"value\":\"1\",\"version\":\"yes\"}]"),
+     "true or false is expected"},
 };
 
 INSTANTIATE_TEST_SUITE_P(Compatibility, RL4_HostileDescriptor, testing::ValuesIn(kHostile),
@@ -422,7 +465,9 @@ class Draw {
 
   size_t below(size_t n) { return std::uniform_int_distribution<size_t>(0, n - 1)(random_); }
   template <typename T>
-  T one(std::initializer_list<T> of) { return *(of.begin() + below(of.size())); }
+  T one(std::initializer_list<T> of) {
+    return *(of.begin() + below(of.size()));
+  }
 
   Descriptor descriptor() {
     Descriptor d = below(2) ? toy() : newer_toy(one({"1", "2"}));

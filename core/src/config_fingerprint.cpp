@@ -20,7 +20,8 @@ namespace {
 constexpr size_t kSpace = 256, kExtendedSpace = 4096;
 constexpr uint16_t kToTheEnd = 0xffff;
 
-/// Bytes of a capability that say what happened to the device, not what it is: writable by its driver, or status.
+/// Bytes of a capability that say what happened to the device, not what it is: writable by its driver, or
+/// status.
 struct Volatile {
   uint16_t id;
   uint16_t from, length;  // from the capability's beginning
@@ -66,7 +67,8 @@ class Config {
   size_t size() const { return bytes_.size(); }
   uint8_t u8(size_t at) const { return at < size() ? std::to_integer<uint8_t>(bytes_[at]) : uint8_t{0}; }
   uint32_t u32(size_t at) const {
-    return uint32_t{u8(at)} | uint32_t{u8(at + 1)} << 8 | uint32_t{u8(at + 2)} << 16 | uint32_t{u8(at + 3)} << 24;
+    return uint32_t{u8(at)} | uint32_t{u8(at + 1)} << 8 | uint32_t{u8(at + 2)} << 16 |
+           uint32_t{u8(at + 3)} << 24;
   }
   std::vector<std::byte> copy(size_t from, size_t to) const {
     return {bytes_.begin() + static_cast<ptrdiff_t>(from), bytes_.begin() + static_cast<ptrdiff_t>(to)};
@@ -105,7 +107,8 @@ size_t next_after(const std::set<size_t>& places, size_t at, size_t end) {
 uint32_t capabilities(const Config& config) {
   if (!(config.u8(PCI_STATUS) & PCI_STATUS_CAP_LIST)) return 0;
   std::set<size_t> places;
-  for (size_t at = config.u8(PCI_CAPABILITY_LIST) & ~3U; at >= PCI_STD_HEADER_SIZEOF && places.insert(at).second;)
+  for (size_t at = config.u8(PCI_CAPABILITY_LIST) & ~3U;
+       at >= PCI_STD_HEADER_SIZEOF && places.insert(at).second;)
     at = config.u8(at + PCI_CAP_LIST_NEXT) & ~3U;
   uint32_t sum = 0;
   for (const size_t at : places) {
@@ -126,7 +129,8 @@ uint32_t capabilities(const Config& config) {
 uint32_t extended_capabilities(const Config& config) {
   if (config.size() < kExtendedSpace) return 0;
   std::set<size_t> places;
-  for (size_t at = kSpace; at >= kSpace && config.u32(at) != 0 && config.u32(at) != UINT32_MAX && places.insert(at).second;)
+  for (size_t at = kSpace;
+       at >= kSpace && config.u32(at) != 0 && config.u32(at) != UINT32_MAX && places.insert(at).second;)
     at = PCI_EXT_CAP_NEXT(config.u32(at));
   uint32_t sum = 0;
   for (const size_t at : places) {
@@ -142,17 +146,24 @@ uint32_t extended_capabilities(const Config& config) {
 
 Result<std::string> config_fingerprint(std::span<const std::byte> bytes, const FunctionIdentity& function) {
   if (bytes.size() != kSpace && bytes.size() != kExtendedSpace)
-    return fail(EINVAL, fmt::format("configuration space has {} bytes, {} or {} are expected; fewer are shown without root",
-                                    bytes.size(), kSpace, kExtendedSpace));
+    return fail(
+        EINVAL,
+        fmt::format("configuration space has {} bytes, {} or {} are expected; fewer are shown without root",
+                    bytes.size(), kSpace, kExtendedSpace));
   const Config config(bytes);
   const uint8_t type = config.u8(PCI_HEADER_TYPE) & 0x7f;
   if (type != PCI_HEADER_TYPE_NORMAL)
-    return fail(EINVAL, fmt::format("configuration space has header type {}, only functions with type 0 are passed through", type));
+    return fail(
+        EINVAL,
+        fmt::format("configuration space has header type {}, only functions with type 0 are passed through",
+                    type));
   uint32_t bars = 0;
-  for (const FunctionIdentity::Bar& bar : function.bars) bars = add(add(bars, bar.size), bar.size ? bar.type_bits : 0);
-  return fmt::format("{:04x}:{:04x} rev {:02x} class {:02x}{:02x}{:02x} bars {:08x} caps {:08x} ext {:08x}", function.vendor,
-                     function.device, config.u8(PCI_REVISION_ID), config.u8(PCI_CLASS_DEVICE + 1), config.u8(PCI_CLASS_DEVICE),
-                     config.u8(PCI_CLASS_PROG), bars, capabilities(config), extended_capabilities(config));
+  for (const FunctionIdentity::Bar& bar : function.bars)
+    bars = add(add(bars, bar.size), bar.size ? bar.type_bits : 0);
+  return fmt::format("{:04x}:{:04x} rev {:02x} class {:02x}{:02x}{:02x} bars {:08x} caps {:08x} ext {:08x}",
+                     function.vendor, function.device, config.u8(PCI_REVISION_ID),
+                     config.u8(PCI_CLASS_DEVICE + 1), config.u8(PCI_CLASS_DEVICE), config.u8(PCI_CLASS_PROG),
+                     bars, capabilities(config), extended_capabilities(config));
 }
 
 }  // namespace hookline

@@ -59,7 +59,9 @@ class Function {
 };
 
 TEST(ConfigFingerprint, says_in_plain_who_it_is) {
-  EXPECT_THAT(Function().print(), testing::MatchesRegex("1234:0001 rev 02 class 020000 bars [0-9a-f]{8} caps [0-9a-f]{8} ext [0-9a-f]{8}"));
+  EXPECT_THAT(Function().print(),
+              testing::MatchesRegex(
+                  "1234:0001 rev 02 class 020000 bars [0-9a-f]{8} caps [0-9a-f]{8} ext [0-9a-f]{8}"));
 }
 
 struct Place {
@@ -67,7 +69,9 @@ struct Place {
   size_t at;
   bool counts;
 };
-void PrintTo(const Place& place, std::ostream* out) { *out << place.name; }
+void PrintTo(const Place& place, std::ostream* out) {
+  *out << place.name;
+}
 
 class ConfigByte : public testing::TestWithParam<Place> {};
 
@@ -77,7 +81,8 @@ TEST_P(ConfigByte, counts_as_the_VMM_counts_it) {
   EXPECT_EQ(changed.print() != Function().print(), GetParam().counts);
 }
 
-// From QEMU's masks (pci_init_cmask, pci_add_capability, vfio_add_std_cap, vfio_add_ext_cap), less what operation changes.
+// From QEMU's masks (pci_init_cmask, pci_add_capability, vfio_add_std_cap, vfio_add_ext_cap), less what
+// operation changes.
 constexpr Place kPlaces[] = {
     {"command", PCI_COMMAND, false},
     {"status", PCI_STATUS + 1, false},

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Descriptors as JSON, to and fro. The only file of core that knows nlohmann's library; nothing it throws leaves.
+// Descriptors as JSON, to and fro. The only file of core that knows nlohmann's library; nothing it throws
+// leaves.
 #include <hookline/compatibility.hpp>
 
 #include <algorithm>
@@ -10,8 +11,8 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
-#include <hookline/parameters.hpp>
 #include <hookline/plugin.h>
+#include <hookline/parameters.hpp>
 
 #include "descriptor_keys.hpp"
 
@@ -36,7 +37,9 @@ template <typename... Args>
   throw Refusal{fmt::format(text, std::forward<Args>(args)...)};
 }
 
-bool is_printable(char c) { return c >= 0x20 && c <= 0x7e; }
+bool is_printable(char c) {
+  return c >= 0x20 && c <= 0x7e;
+}
 
 /// As text that may stand in a log.
 std::string shown(std::string_view text, size_t most = 40) {
@@ -54,10 +57,13 @@ std::string kind(const json& value) {
 
 void check_bytes(std::string_view text) {
   if (text.empty()) refuse("it is empty");
-  if (text.size() > kMaxMigrationInfo) refuse("it has {} bytes, at most {} are possible", text.size(), kMaxMigrationInfo);
-  const auto bad = std::ranges::find_if(text, [](char c) { return !is_printable(c) && c != '\n' && c != '\r' && c != '\t'; });
+  if (text.size() > kMaxMigrationInfo)
+    refuse("it has {} bytes, at most {} are possible", text.size(), kMaxMigrationInfo);
+  const auto bad = std::ranges::find_if(
+      text, [](char c) { return !is_printable(c) && c != '\n' && c != '\r' && c != '\t'; });
   if (bad != text.end())
-    refuse("byte {} is 0x{:02x}, only printable ASCII is possible", bad - text.begin(), static_cast<unsigned char>(*bad));
+    refuse("byte {} is 0x{:02x}, only printable ASCII is possible", bad - text.begin(),
+           static_cast<unsigned char>(*bad));
 }
 
 /// Looks at everything the parser finds, ignored keys included.
@@ -110,7 +116,8 @@ json parse(std::string_view text) {
 std::string text_of(const json& value, std::string_view where, size_t longest) {
   if (!value.is_string()) refuse("\"{}\" is {}, a text is expected", where, kind(value));
   std::string text = value.get<std::string>();
-  if (text.size() > longest) refuse("\"{}\" has {} bytes, at most {} are possible", where, text.size(), longest);
+  if (text.size() > longest)
+    refuse("\"{}\" has {} bytes, at most {} are possible", where, text.size(), longest);
   return text;
 }
 
@@ -132,7 +139,8 @@ const json& get(const json& object, const char* key, std::string_view where) {
 
 std::vector<std::string> texts_of(const json& value, std::string_view where, size_t longest) {
   if (!value.is_array()) refuse("\"{}\" is {}, a list of texts is expected", where, kind(value));
-  if (value.size() > kMaxListed) refuse("\"{}\" has {} items, at most {} are possible", where, value.size(), kMaxListed);
+  if (value.size() > kMaxListed)
+    refuse("\"{}\" has {} items, at most {} are possible", where, value.size(), kMaxListed);
   std::vector<std::string> texts;
   for (const json& item : value) {
     texts.push_back(filled(text_of(item, where, longest), where));
@@ -153,7 +161,8 @@ std::string value_of(const json& object, const char* key, const std::string& whe
   const std::string place = where + "." + key;
   std::string value = text_of(get(object, key, place), place, kMaxParameterValue);
   if (!is_parameter_value(value))
-    refuse("\"{}\" is \"{}\"; a value has 1 to {} printable characters without blank and '|'", place, value, kMaxParameterValue);
+    refuse("\"{}\" is \"{}\"; a value has 1 to {} printable characters without blank and '|'", place, value,
+           kMaxParameterValue);
   return value;
 }
 
@@ -162,7 +171,8 @@ DescribedParameter parameter_of(const json& object) {
   DescribedParameter p;
   p.name = text_of(get(object, "name", "parameters.name"), "parameters.name", kMaxListed);
   if (!is_parameter_name(p.name))
-    refuse("\"{}\" is no name of a parameter; use a-z, 0-9 and _, at most {} bytes", shown(p.name), kMaxParameterName);
+    refuse("\"{}\" is no name of a parameter; use a-z, 0-9 and _, at most {} bytes", shown(p.name),
+           kMaxParameterName);
   const std::string where = "parameters." + p.name;
   p.value = value_of(object, "value", where);
   if (find(object, "init_value")) p.init_value = value_of(object, "init_value", where);
@@ -187,7 +197,8 @@ std::vector<DescribedParameter> parameters_of(const json& list) {
     DescribedParameter p = parameter_of(item);
     if (std::ranges::find(parameters, p.name, &DescribedParameter::name) != parameters.end())
       refuse("parameter \"{}\" is given twice", p.name);
-    if (p.version && version) refuse("parameters \"{}\" and \"{}\" are both the state version", version->name, p.name);
+    if (p.version && version)
+      refuse("parameters \"{}\" and \"{}\" are both the state version", version->name, p.name);
     parameters.push_back(std::move(p));
     if (parameters.back().version) version = &parameters.back();
   }
@@ -198,21 +209,25 @@ Descriptor descriptor_of(const json& object) {
   if (!object.is_object()) refuse("it is {}, an object is expected", kind(object));
   if (const json* schema = find(object, "schema")) {
     const std::string name = text_of(*schema, "schema", kMaxIdentity);
-    if (name != kDescriptorSchema) refuse("its schema is \"{}\", expected \"{}\"", shown(name), kDescriptorSchema);
+    if (name != kDescriptorSchema)
+      refuse("its schema is \"{}\", expected \"{}\"", shown(name), kDescriptorSchema);
   }
   Descriptor d;
   d.model = filled(text_of(get(object, "model", "model"), "model", kMaxIdentity), "model");
   const json& plugin = get(object, "plugin", "plugin");
   if (!plugin.is_object()) refuse("\"plugin\" is {}, an object is expected", kind(plugin));
   d.plugin = filled(text_of(get(plugin, "name", "plugin.name"), "plugin.name", kMaxIdentity), "plugin.name");
-  if (const json* version = find(plugin, "version")) d.plugin_version = text_of(*version, "plugin.version", kMaxIdentity);
+  if (const json* version = find(plugin, "version"))
+    d.plugin_version = text_of(*version, "plugin.version", kMaxIdentity);
   d.emits = filled(text_of(get(object, "emits", "emits"), "emits", kMaxMigrationVersion), "emits");
   if (const json* reads = find(object, "reads")) d.reads = texts_of(*reads, "reads", kMaxMigrationVersion);
   d.capabilities = texts_of(get(object, "capabilities", "capabilities"), "capabilities", kMaxIdentity);
   if (const json* parameters = find(object, "parameters")) d.parameters = parameters_of(*parameters);
-  if (const json* sections = find(object, "sections")) d.sections = texts_of(*sections, "sections", kMaxIdentity);
+  if (const json* sections = find(object, "sections"))
+    d.sections = texts_of(*sections, "sections", kMaxIdentity);
   if (const json* config = find(object, "config")) d.config = text_of(*config, "config", kMaxIdentity);
-  if (const json* required = find(object, "required")) d.required = texts_of(*required, "required", kMaxIdentity);
+  if (const json* required = find(object, "required"))
+    d.required = texts_of(*required, "required", kMaxIdentity);
   return d;
 }
 
@@ -270,8 +285,11 @@ std::string migration_info(const Descriptor& descriptor) {
 Result<std::string> migration_version(const Descriptor& descriptor) {
   std::string text = dump(descriptor, true);
   if (text.size() > kMaxMigrationVersion)
-    return fail(E2BIG, fmt::format("its migration_version has {} bytes, at most {} are possible; use fewer or shorter "
-                                   "parameters, or a shorter version", text.size(), kMaxMigrationVersion));
+    return fail(
+        E2BIG,
+        fmt::format("its migration_version has {} bytes, at most {} are possible; use fewer or shorter "
+                    "parameters, or a shorter version",
+                    text.size(), kMaxMigrationVersion));
   // What no reader takes must not be written either.
   if (const Result<Descriptor> back = parse_descriptor(text); !back) return fail(back.error());
   return text;

@@ -17,7 +17,8 @@ DeviceStateSaver::DeviceStateSaver(OpenDevice& device, StreamWriter writer)
     : device_(&device), writer_(std::move(writer)), total_(writer_.pending() + stream_format::kTrailerSize) {}
 
 Result<DeviceStateSaver> DeviceStateSaver::begin(OpenDevice& device) {
-  const Result<std::string> match = migration_version(device.chain(), device.parameters(), device.config_space());
+  const Result<std::string> match =
+      migration_version(device.chain(), device.parameters(), device.config_space());
   if (!match) return fail(match.error());
   Result<StreamWriter> writer = StreamWriter::create(*match);
   if (!writer) return fail(writer.error());

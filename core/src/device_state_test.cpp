@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <hookline/device_state.hpp>
 #include <hookline/chain_descriptor.hpp>
+#include <hookline/device_state.hpp>
 
 #include <random>
 
@@ -177,8 +177,10 @@ TEST_F(DeviceStateTest, AnotherDeviceOrVersionIsRefusedByTheMatchRecord) {
   } cases[] = {
       {[](FakePlugin& p) { p.abi.model = "com.example/other"; },
        "the source is a \"com.example/fake\", the destination a \"com.example/other\": choose"},
-      {[](FakePlugin& p) { p.abi.name = "other"; }, "written by plugin \"owner\", the destination has plugin \"other\": configure"},
-      {[](FakePlugin& p) { p.abi.migration_version = "2"; }, "the source emits state version 1, the destination reads 2: install"},
+      {[](FakePlugin& p) { p.abi.name = "other"; },
+       "written by plugin \"owner\", the destination has plugin \"other\": configure"},
+      {[](FakePlugin& p) { p.abi.migration_version = "2"; },
+       "the source emits state version 1, the destination reads 2: install"},
   };
   source_.open();
   const Bytes stream = source_.save();
@@ -276,7 +278,8 @@ TEST_F(ParametersTest, MV5_AnOlderPluginIsReachedByTheOlderVersionOnly) {
   source_.open();
   Host old;
   old.open();
-  EXPECT_THAT(old.load(source_.save()), HasSubstr("the source emits state version 2, the destination reads 1: write 1 to parameter \"state_version\""));
+  EXPECT_THAT(old.load(source_.save()), HasSubstr("the source emits state version 2, the destination reads "
+                                                  "1: write 1 to parameter \"state_version\""));
   EXPECT_TRUE(old.journal.empty()) << "refused before a plugin saw a byte";
   ASSERT_TRUE(source_.device->set_parameters({"1", "1"}));
   EXPECT_EQ(old.load(source_.save()), "");
@@ -290,10 +293,12 @@ TEST_F(ParametersTest, MM4_AnUnknownParameterOrValueIsRefused) {
   ASSERT_TRUE(source_.device->set_parameters({"1", "4"}));
   Host old;
   old.open();
-  EXPECT_THAT(old.load(source_.save()), HasSubstr("parameter \"queues\" is 4 at the source, the destination has no such parameter"));
+  EXPECT_THAT(old.load(source_.save()),
+              HasSubstr("parameter \"queues\" is 4 at the source, the destination has no such parameter"));
   destination_.owner.narrow(1, "1|2");
   destination_.open();
-  EXPECT_THAT(destination_.load(source_.save()), HasSubstr("parameter \"queues\" is 4 at the source, the destination allows 1 or 2"));
+  EXPECT_THAT(destination_.load(source_.save()),
+              HasSubstr("parameter \"queues\" is 4 at the source, the destination allows 1 or 2"));
   EXPECT_THAT(destination_.device->parameters(), ElementsAre("2", "1"))
       << "a refused stream changes no value";
 }
@@ -346,8 +351,9 @@ TEST_F(DeviceStateTest, AnObserversSectionMayBeSkippedOrMissing) {
 TEST_F(DeviceStateTest, AMissingSectionOfAnybodyElseIsRefused) {
   source_.open(links(source_.owner));
   destination_.open();
-  EXPECT_THAT(destination_.load(source_.save()),
-              HasSubstr("plugin \"extra\" at the destination needs its state, and the source does not have it"));
+  EXPECT_THAT(
+      destination_.load(source_.save()),
+      HasSubstr("plugin \"extra\" at the destination needs its state, and the source does not have it"));
   EXPECT_FALSE(destination_.applied());
 }
 
