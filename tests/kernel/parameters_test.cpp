@@ -352,6 +352,23 @@ TEST_F(ParametersTest, RL1_UnbindWhileSomebodyWaits) {
   EXPECT_EQ(writer.get(), ENODEV);
 }
 
+TEST_F(ParametersTest, RL1_TheFunctionVanishesWhileSomebodyWaits) {
+  const std::string numvfs = "/sys/bus/pci/devices/" + sysfs::test_pfs().at(0) + "/sriov_numvfs";
+  const std::string had = sysfs::read(numvfs).value();
+  Definition patient = described(vf_);
+  patient.state_limit_ms = 600000;
+  define_and_bind(patient);
+  worker_.emplace(vf_, *board_);
+  board_->query_lie = QueryLie::silence;
+  std::vector<std::future<std::string>> readers;
+  for (int i = 0; i < 3; ++i) readers.push_back(std::async(std::launch::async, [&] { return text("migration_version"); }));
+  ASSERT_TRUE(sysfs::wait_until([&] { return board_->queries == 3; }, 10s));
+  ASSERT_TRUE(sysfs::write(numvfs, "0"));
+  for (auto& reader : readers) EXPECT_EQ(reader.get(), "errno " + std::to_string(ENODEV));
+  ASSERT_TRUE(sysfs::write(numvfs, had));
+  ASSERT_TRUE(sysfs::exists(vf_));
+}
+
 TEST_F(ParametersTest, RL1_WhoWaitsCanBeKilled) {
   Definition patient = described(vf_);
   patient.state_limit_ms = 600000;
