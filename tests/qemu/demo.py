@@ -12,7 +12,7 @@ import sys
 import time
 
 from host import Host, HostError, run
-from inner import Image, QemuEnded
+from inner import GuestPanic, Image, QemuEnded
 from qmp import QmpError, Timeout
 from session import Broken, Session
 
@@ -159,7 +159,7 @@ def main():
     demo, problems = Demo(options), []
     try:
         demo.run()
-    except (Broken, HostError, OSError, QemuEnded, QmpError, Timeout) as error:
+    except (Broken, GuestPanic, HostError, OSError, QemuEnded, QmpError, Timeout) as error:
         demo.progress.done()
         problems.append(f"{type(error).__name__}: {error}")
         print(f"FAILED  {problems[0]}")

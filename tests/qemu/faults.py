@@ -94,6 +94,8 @@ class Faults:
         if state == "STOP_COPY":
             migration.wait_for(("pre-switchover",))
         wait_until(lambda: self.state(vf) == state, 60, f"{vf} in {state}", step=0.2)
+        if state != "STOP_COPY":  # a stream belongs to the worker that has begun it
+            wait_until(lambda: migration.status().get("vfio", {}).get("transferred", 0) > 0, 60, "the first record", step=0.2)
         return migration, vf
 
     def go_on(self, migration, state):

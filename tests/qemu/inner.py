@@ -24,6 +24,10 @@ class QemuEnded(Exception):
     """A QEMU process ended when nobody had asked for it."""
 
 
+class GuestPanic(Exception):
+    """The guest's kernel gave up."""
+
+
 @dataclasses.dataclass
 class Image:
     kernel: str
@@ -69,6 +73,7 @@ class Guest:
     def __init__(self):
         self.lines = []   # (time, text)
         self.stats = []   # (time, what it says once a second)
+        self.panic = ""   # what its kernel said
         self.changed = threading.Condition()
 
     def hear(self, line):
@@ -81,6 +86,8 @@ class Guest:
                     self.lines.append((moment, line))
             else:
                 self.lines.append((moment, line))
+                if "Kernel panic" in line:
+                    self.panic = "\n".join(text for _, text in self.lines[-60:])
             self.changed.notify_all()
 
     @property
@@ -95,6 +102,8 @@ class Guest:
                 value = condition(self)
                 if value:
                     return value
+                if self.panic:
+                    raise GuestPanic(f"while waiting for: {what}\n{self.panic}")
                 left = end - time.monotonic()
                 if left <= 0:
                     raise Timeout(f"the guest: {what} (limit {limit:.0f} s); it last said: {self.tail()}")
