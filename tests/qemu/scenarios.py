@@ -285,7 +285,7 @@ class Scenarios:
         self.wrong(["other-nic"], "other-plugin", 'written by plugin "nic-82576", the destination has plugin "other-nic"')
 
     def RL2_destination_with_another_version(self):
-        self.wrong(["nic-82576"], "other-version", 'the source emits state version 1, the destination reads 2')
+        self.wrong(["nic-82576"], "other-version", 'the source emits state version 2, the destination reads 3')
 
     def RL2_destination_with_one_plugin_more(self):
         self.wrong(["extra-state", "nic-82576"], "extra-state",

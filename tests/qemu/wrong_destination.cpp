@@ -18,10 +18,20 @@ class WrongDestination final : public BASE {
 
 }  // namespace
 
+// A migration owner has the parameter of nic-82576.
+#ifdef OWNER
+#define OTHER_PARAMETERS                                                                    \
+  {{"state_version", "Format of the state", OTHER_VERSION, OTHER_VERSION, OTHER_VERSION, \
+    HOOKLINE_PARAMETER_RUNTIME | HOOKLINE_PARAMETER_VERSION, 0}}
+#else
+#define OTHER_PARAMETERS {}
+#endif
+
 HOOKLINE_PLUGIN(WrongDestination, {.name = OTHER_NAME,
                                    .version = "1.0",
                                    .summary = "for tests of destinations that do not fit",
                                    .model = OTHER_MODEL,
                                    .migration_version = OTHER_VERSION,
                                    .devices = {{0x8086, 0x10ca}},
+                                   .parameters = OTHER_PARAMETERS,
                                    .max_state = 4096});
