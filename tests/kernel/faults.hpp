@@ -76,6 +76,8 @@ struct Row {
 };
 
 std::span<const Row> fault_matrix();
+/// tests/qemu/faults.py shows this cell with QEMU and a guest in it, too.
+bool is_shown_with_qemu(Event event, State state);
 
 /// The page in the repository.
 std::string fault_matrix_page();

@@ -24,6 +24,8 @@ here, and that afterwards the device is whole and nothing is left behind: this p
   "scrubbed": stopped, and the reset program has run.
 - *who makes it whole*: until all of these have, the device is not whole; nobody else is needed. "nobody": the VMM's own way
   back to RUNNING is enough.
+- *: a guest in QEMU has shown it, too (`tests/qemu/faults.py`): the VMM fails the migration and its guest goes on at the source,
+  or ends it as ever where the call goes on.
 - A data file that has failed keeps failing. RESUMING then leads to ERROR and nowhere else, so that no guest runs on it.
 )";
 
@@ -84,7 +86,7 @@ std::string fault_matrix_page() {
       for (size_t j = 0; j < kStates.size(); ++j) {
         if (line_of(kStates[j], row.cells[j]) != line) continue;
         printed |= j < i;
-        states += (states.empty() ? "" : ", ") + state_text(kStates[j]);
+        states += (states.empty() ? "" : ", ") + state_text(kStates[j]) + (is_shown_with_qemu(row.event, kStates[j]) ? "*" : "");
       }
       if (!printed) page += fmt::format("| {} | {} |\n", states, line);
     }

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
 #include <cerrno>
+#include <utility>
 
 #include "tests/kernel/faults.hpp"
 
@@ -68,7 +70,8 @@ constexpr Row kMatrix[] = {
      "a stream never changes its worker. Stop, cont and cancel are register programs and need none.",
      worker_lost(EIO)},
     {Event::worker_stopped, "SIGSTOP to the worker.",
-     "At the limit the session is revoked: its mappings are gone and its rights with them before the VMM goes on.",
+     "At the limit the session is revoked: its mappings are gone and its rights with them before the VMM goes on. A call behind "
+     "the one that waited finds the worker gone, as above.",
      worker_lost(ETIMEDOUT)},
     {Event::answer_to_wrong_slot, "The worker answers a slot it was not asked in, and nothing after that.",
      "NEXT says EINVAL and answers nothing. To the VMM this is a worker that is late.", worker_lost(ETIMEDOUT)},
@@ -132,6 +135,11 @@ constexpr Row kMatrix[] = {
      loaded(outcome(EINVAL, resuming, Device::scrubbed, kResetToRun))},
 };
 
+constexpr std::pair<Event, State> kWithQemu[] = {
+    {Event::worker_killed, pre_copy},
+    {Event::worker_killed, stop_copy},
+};
+
 }  // namespace
 
 uint32_t vfio_state(State state) {
@@ -152,5 +160,9 @@ const char* name_of(Event event) {
 }
 
 std::span<const Row> fault_matrix() { return kMatrix; }
+
+bool is_shown_with_qemu(Event event, State state) {
+  return std::find(std::begin(kWithQemu), std::end(kWithQemu), std::pair{event, state}) != std::end(kWithQemu);
+}
 
 }  // namespace hookline::kernel_test
