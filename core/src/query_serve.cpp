@@ -2,6 +2,9 @@
 #include <hookline/query_serve.hpp>
 
 #include <cerrno>
+#include <chrono>
+#include <exception>
+#include <thread>
 #include <utility>
 
 #include <fmt/format.h>
@@ -16,16 +19,44 @@ QueryAnswer refusal(const Error& error) {
   return {error.code > 0 ? error.code : EIO, error.text};
 }
 
-/// The values are asked for with each question: they may have been written since.
-QueryAnswer answer_now(const Channel& channel, const Query& query, const Chain& chain,
-                       const std::string& config_space) {
-  try {
-    const Result<std::vector<std::string>> values = channel.parameters();
-    if (!values) return refusal(values.error());
-    return answer_query(query, chain, *values, config_space);
-  } catch (const std::exception&) {
-    return {ENOMEM, "no memory for the answer"};
+/// What a turn of the loop leaves to the next.
+struct Turn {
+  uint64_t answered = 0;
+  QueryAnswer answer{};
+  std::string trouble{};  // that was logged
+};
+
+/// Nothing: go on. The trouble of a call that failed is the caller's to log and to wait out.
+Result<void> take_turn(Turn& turn, const NextQuery& next,
+                       const std::function<QueryAnswer(const Query&)>& answer_to, const QueryOptions& options,
+                       bool stop) {
+  const Result<Query> query = next(turn.answered, turn.answer, stop ? 0 : options.idle_ms);
+  const bool had_answer = std::exchange(turn.answered, 0) != 0;
+  if (!query) {
+    const int code = query.error().code;
+    // EINVAL: nobody waits for this answer any more.
+    if (code == ETIME || code == EINTR || (code == EINVAL && had_answer)) return {};
+    return fail(query.error());
   }
+  turn.trouble.clear();
+  // Not begun: it waits for the next worker, or its time is over.
+  if (stop) return {};
+  turn.answer = answer_to(*query);
+  turn.answered = query->id;
+  if (turn.answer.code != 0 && options.log)
+    options.log(HOOKLINE_LOG_INFO, "",
+                fmt::format("migration_version: {}: {}",
+                            query->what == VFIO_PCI_HOOKS_QUERY_WRITE ? "refused" : "cannot be told",
+                            turn.answer.text));
+  return {};
+}
+
+void say_once(Turn& turn, const QueryOptions& options, const std::string& trouble) {
+  if (turn.trouble == trouble) return;
+  turn.trouble = trouble;
+  if (options.log)
+    options.log(HOOKLINE_LOG_WARNING, "",
+                fmt::format("migration_version cannot be served just now: {}; trying on", trouble));
 }
 
 }  // namespace
@@ -48,32 +79,35 @@ QueryAnswer answer_query(const Query& query, const Chain& chain, std::span<const
                       query.what)};
 }
 
-Result<void> serve_queries(const Channel& channel, const Chain& chain, const std::string& config_space,
+Result<void> serve_queries(const NextQuery& next, const std::function<QueryAnswer(const Query&)>& answer_to,
                            const QueryOptions& options) {
-  uint64_t answered = 0;
-  QueryAnswer answer;
+  Turn turn;
   for (;;) {
     const bool stop = options.should_stop && options.should_stop();
-    const Result<Query> query = channel.next_query(answered, answer, stop ? 0 : options.idle_ms);
-    const bool had_answer = std::exchange(answered, 0) != 0;
-    if (!query) {
-      const int code = query.error().code;
-      if (stop || code == ENODEV) return {};
-      if (code == ETIME || code == EINTR) continue;
-      // Nobody waits for this answer any more.
-      if (code == EINVAL && had_answer) continue;
-      return fail(query.error());
+    try {
+      const Result<void> ok = take_turn(turn, next, answer_to, options, stop);
+      if (!stop && ok) continue;
+      if (stop || ok.error().code == ENODEV) return {};
+      if (ok.error().code == ENOTTY) return fail(ok.error());
+      say_once(turn, options, ok.error().text);
+    } catch (const std::exception&) {
+      // Memory ran out, and there is none for a text of it.
     }
-    // Not begun: it waits for the next worker, or its time is over.
-    if (stop) return {};
-    answer = answer_now(channel, *query, chain, config_space);
-    answered = query->id;
-    if (answer.code != 0 && options.log)
-      options.log(
-          HOOKLINE_LOG_INFO, "",
-          fmt::format("migration_version: {}: {}",
-                      query->what == VFIO_PCI_HOOKS_QUERY_WRITE ? "refused" : "cannot be told", answer.text));
+    std::this_thread::sleep_for(std::chrono::milliseconds(options.idle_ms));
   }
+}
+
+Result<void> serve_queries(const Channel& channel, const Chain& chain, const std::string& config_space,
+                           const QueryOptions& options) {
+  return serve_queries([&](uint64_t answered, const QueryAnswer& answer,
+                           int timeout_ms) { return channel.next_query(answered, answer, timeout_ms); },
+                       // The values are asked for with each question: they may have been written since.
+                       [&](const Query& query) {
+                         const Result<std::vector<std::string>> values = channel.parameters();
+                         return values ? answer_query(query, chain, *values, config_space)
+                                       : refusal(values.error());
+                       },
+                       options);
 }
 
 }  // namespace hookline

@@ -31,9 +31,15 @@ struct QueryOptions {
   int idle_ms = 500;
 };
 
-/// Until the function leaves the driver or should_stop says so. An Error: the kernel said something
-/// unexpected, or the loaded module is older than questions (ENOTTY).
+/// Until the function leaves the driver or should_stop says so. ENOTTY: the loaded module is older than
+/// questions. Whatever else goes wrong is logged once and tried again after `idle_ms`: a device is served for
+/// as long as its guest runs, and shall answer that long.
 Result<void> serve_queries(const Channel& channel, const Chain& chain, const std::string& config_space,
                            const QueryOptions& options = {});
+
+/// The same with questions from elsewhere: `next` as Channel::next_query().
+using NextQuery = std::function<Result<Query>(uint64_t answered, const QueryAnswer& answer, int timeout_ms)>;
+Result<void> serve_queries(const NextQuery& next, const std::function<QueryAnswer(const Query&)>& answer_to,
+                           const QueryOptions& options);
 
 }  // namespace hookline
