@@ -47,10 +47,13 @@ struct Queues {
 };
 constexpr Queues kQueues[] = {{nullptr, nullptr}, {"1-8", "1"}, {"1|2", "1"}, {"2-8", "2"}, {"off|1-4", "off"}};
 
+/// Releases of a plugin in front of it that has state of its own; null: it is not in the chain.
+constexpr const char* kGuards[] = {nullptr, "1.0", "1.1"};
+
 /// A device as it could be configured; its plugins are objects, not files.
 class Configured {
  public:
-  Configured(std::string model, const Release& release, const Queues& queues, bool guard, std::vector<std::string> values)
+  Configured(std::string model, const Release& release, const Queues& queues, const char* guard, std::vector<std::string> values)
       : owner_("nic", journal_), guard_("guard", journal_), model_(std::move(model)) {
     owner_.own_migration();
     owner_.abi.model = model_.c_str();
@@ -81,14 +84,26 @@ class Configured {
       return 0;
     };
     std::vector<Link> links;
-    if (guard) links.push_back(guard_.with_state().guard().link());
+    if (guard) {
+      guard_.abi.version = guard;
+      // Each release writes another format and reads only that.
+      guard_.on_save = [this](hookline_writer* out) {
+        const uint32_t seen = 1;
+        return guard_.host->put(out, guard_field().c_str(), &seen, sizeof seen);
+      };
+      guard_.on_load = [this](hookline_reader* in) {
+        uint32_t seen = 0;
+        return guard_.host->get(in, guard_field().c_str(), &seen, sizeof seen);
+      };
+      links.push_back(guard_.with_state().guard().link());
+    }
     links.push_back(owner_.link());
     chain_ = std::make_unique<Chain>(*build_chain(std::move(links)));
     values_ = values.empty() ? chain_->init_values() : std::move(values);
   }
 
   std::string name() const {
-    return fmt::format("{} {} {}{}", model_, owner_.abi.version, fmt::join(values_, ","), chain_->links().size() > 1 ? " guarded" : "");
+    return fmt::format("{} {} {}{}", model_, owner_.abi.version, fmt::join(values_, ","), chain_->links().size() > 1 ? fmt::format(" guard {}", guard_.abi.version) : "");
   }
   const Chain& chain() const { return *chain_; }
   std::string version() const { return *migration_version(*chain_, values_, ""); }
@@ -103,6 +118,8 @@ class Configured {
   uint32_t state = 0;
 
  private:
+  std::string guard_field() const { return fmt::format("seen{}", guard_.abi.version); }
+
   Journal journal_;
   FakePlugin owner_, guard_;
   const std::string model_;
@@ -126,7 +143,7 @@ std::deque<Configured> generate() {
   for (const char* model : {"com.example/nic", "com.example/other"}) {
     for (const Release& release : kReleases) {
       for (const Queues& queues : kQueues) {
-        for (const bool guard : {false, true}) {
+        for (const char* guard : kGuards) {
           for (const std::string& version : some_values(release.choice)) {
             for (const std::string& count : some_values(queues.allowed)) {
               std::vector<std::string> values;
@@ -215,7 +232,7 @@ TEST(CompatTruth, MV4_all_who_are_asked_say_the_same_and_it_is_so) {
 }
 
 TEST(CompatTruth, MV4_a_source_with_other_capabilities_is_refused_by_all) {
-  const Configured dest("com.example/nic", kReleases[1], kQueues[1], false, {});
+  const Configured dest("com.example/nic", kReleases[1], kQueues[1], nullptr, {});
   Descriptor source = *parse_descriptor(dest.version());
   for (const std::vector<std::string>& capabilities :
        {std::vector<std::string>{"stop_copy"}, {"stop_copy", "p2p"}, {"stop_copy", "pre_copy"}, {"stop_copy", "p2p", "pre_copy", "teleport"}}) {
@@ -233,7 +250,7 @@ TEST(CompatTruth, MV4_a_source_with_other_capabilities_is_refused_by_all) {
 }
 
 TEST(CompatTruth, MV4_configuration_space_is_asked_wherever_it_is_known) {
-  const Configured dest("com.example/nic", kReleases[0], kQueues[0], false, {});
+  const Configured dest("com.example/nic", kReleases[0], kQueues[0], nullptr, {});
   const std::string there = *migration_version(dest.chain(), {}, "1234:0001 there");
   EXPECT_FALSE(accept_source(dest.chain(), "1234:0001 here", there));
   EXPECT_TRUE(accept_source(dest.chain(), "1234:0001 there", there));

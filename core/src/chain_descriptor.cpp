@@ -49,7 +49,8 @@ Result<Descriptor> describe_chain(const Chain& chain, std::span<const std::strin
     d.parameters.push_back(describe(chain.parameters()[i], values[i]));
   for (const Link& link : chain.links()) {
     // A destination may do without an observer, and so without its section.
-    if (&link != &owner && link.saves() && !link.is_observer()) d.sections.emplace_back(link.name());
+    if (&link != &owner && link.saves() && !link.is_observer())
+      d.sections.push_back({.plugin = text(link.plugin.name), .version = text(link.plugin.version)});
   }
   return d;
 }

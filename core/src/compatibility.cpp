@@ -216,30 +216,50 @@ void off_values_are_allowed(const Descriptor& source, const Descriptor& dest, Re
   }
 }
 
+const DescribedSection* section_of(const Descriptor& descriptor, std::string_view plugin) {
+  const auto found = std::ranges::find(descriptor.sections, plugin, &DescribedSection::plugin);
+  return found == descriptor.sections.end() ? nullptr : &*found;
+}
+
 void sections_are_the_same(const Descriptor& source, const Descriptor& dest, Reasons& reasons) {
-  for (const std::string& name : source.sections) {
-    if (contains(dest.sections, name)) continue;
-    reasons.push_back(
-        {.code = "section",
-         .field = "sections",
-         .source = name,
-         .dest = "",
-         .text = fmt::format("plugin \"{}\" saves state at the source, and the destination does not have it",
-                             name),
-         .fix = fmt::format("add plugin \"{}\" to the chain of the destination", name)});
+  for (const auto& [plugin, version] : source.sections) {
+    const DescribedSection* there = section_of(dest, plugin);
+    if (there && there->version == version) continue;
+    Reason reason{.code = "section",
+                  .field = "sections." + plugin,
+                  .source = version,
+                  .dest = there ? there->version : "",
+                  .text = {},
+                  .fix = {}};
+    if (there) {
+      reason.text = fmt::format(
+          "plugin \"{}\" saves state as version {} at the source and reads it as version {} at the destination, "
+          "and only the same version is known to read it",
+          plugin, version, there->version);
+      reason.fix = fmt::format(
+          "install version {} of plugin \"{}\" at the destination, or version {} at the source before the guest "
+          "starts",
+          version, plugin, there->version);
+    } else {
+      reason.text = fmt::format(
+          "plugin \"{}\" {} saves state at the source, and the destination does not have it", plugin, version);
+      reason.fix = fmt::format("add plugin \"{}\" {} to the chain of the destination", plugin, version);
+    }
+    reasons.push_back(std::move(reason));
   }
-  for (const std::string& name : dest.sections) {
-    if (contains(source.sections, name)) continue;
+  for (const auto& [plugin, version] : dest.sections) {
+    if (section_of(source, plugin)) continue;
     reasons.push_back(
         {.code = "section",
-         .field = "sections",
+         .field = "sections." + plugin,
          .source = "",
-         .dest = name,
+         .dest = version,
          .text = fmt::format(
-             "plugin \"{}\" at the destination needs its state, and the source does not have it", name),
+             "plugin \"{}\" {} at the destination needs its state, and the source does not have it", plugin,
+             version),
          .fix = fmt::format("take plugin \"{}\" out of the chain of the destination, or add it at the source "
                             "before the guest starts",
-                            name)});
+                            plugin)});
   }
 }
 

@@ -173,10 +173,29 @@ TEST(Compatibility, capability_flags_are_equal) {
 
 TEST(Compatibility, one_plugin_more_that_has_state_is_a_reason_either_way) {
   Descriptor more = toy();
-  more.sections = {"guard"};
+  more.sections = {{"guard", "1.0"}};
   EXPECT_THAT(codes(check(more, toy())), ElementsAre("section"));
   EXPECT_THAT(codes(check(toy(), more)), ElementsAre("section"));
   EXPECT_EQ(check(more, more).answer, Answered::yes);
+}
+
+TEST(Compatibility, MV4_only_the_same_version_of_another_plugin_is_known_to_read_its_state) {
+  Descriptor older = toy(), newer = toy();
+  older.sections = {{"guard", "1.0"}};
+  newer.sections = {{"guard", "1.1"}};
+  for (const auto& [source, dest] : {std::pair(older, newer), std::pair(newer, older)}) {
+    // As the source's short text tells it.
+    const auto brief = parse_descriptor(*migration_version(source));
+    ASSERT_TRUE(brief) << brief.error().text;
+    const Verdict verdict = check(*brief, dest);
+    ASSERT_THAT(codes(verdict), ElementsAre("section"));
+    const Reason& reason = verdict.reasons[0];
+    EXPECT_EQ(reason.field, "sections.guard");
+    EXPECT_EQ(reason.source, source.sections[0].version);
+    EXPECT_EQ(reason.dest, dest.sections[0].version);
+    for (const std::string& text : {reason.text, reason.fix})
+      EXPECT_THAT(text, testing::AllOf(HasSubstr("version 1.0"), HasSubstr("version 1.1")));
+  }
 }
 
 TEST(Compatibility, configuration_space_counts_where_both_know_theirs) {
@@ -210,7 +229,7 @@ TEST(Compatibility, a_migration_version_describes_no_destination) {
 TEST(Compatibility, every_reason_is_told_at_once) {
   Descriptor source = newer_toy("2");
   source.parameters.push_back(parameter("queues", "8", "1", "1-8"));
-  source.sections = {"guard"};
+  source.sections = {{"guard", "1.0"}};
   source.capabilities = {"stop_copy"};
   const Verdict verdict = check(source, toy());
   EXPECT_THAT(codes(verdict), ElementsAre("version", "capability", "capability", "parameter", "section"));
@@ -303,7 +322,7 @@ TEST(Compatibility, MM4_a_feature_the_older_device_lacks_must_be_off) {
 TEST(Compatibility, MM2_the_long_text_is_read_as_it_was_written) {
   Descriptor d = newer_toy("1");
   d.parameters.push_back(parameter("queues", "8", "1", "1-8"));
-  d.sections = {"guard"};
+  d.sections = {{"guard", "1.0"}};
   d.config = "1234:0001";
   d.required = {"parameters"};
   const auto back = parse_descriptor(migration_info(d));
@@ -430,7 +449,12 @@ const Hostile kHostile[] = {
     {"other_schema", with(",\"schema\":\"hookline/describe/1\""), "expected \"hookline/migration-info/1\""},
     {"reads_is_a_text", with(",\"reads\":\"1\""), "\"reads\" is a text, a list of texts is expected"},
     {"reads_twice", with(",\"reads\":[\"1\",\"1\"]"), "\"reads\" has \"1\" twice"},
-    {"null_among_texts", with(",\"sections\":[null]"), "\"sections\" is null"},
+    {"null_among_texts", with(",\"reads\":[null]"), "\"reads\" is null"},
+    {"null_among_sections", with(",\"sections\":[null]"), "an item of \"sections\" is null"},
+    {"section_without_version", with(",\"sections\":[{\"name\":\"g\"}]"), "\"sections.version\" is missing"},
+    {"section_twice",
+     with(",\"sections\":[{\"name\":\"g\",\"version\":\"1\"},{\"name\":\"g\",\"version\":\"2\"}]"),
+     "\"sections\" has \"g\" twice"},
     {"too_many_parameters", many_parameters(), "33 parameters, at most 32"},
     {"parameter_twice",
      with(",\"parameters\":[{\"name\":\"a\",\"value\":\"1\"},{\"name\":\"a\",\"value\":\"1\"}]"),
@@ -482,7 +506,7 @@ class Draw {
       d.parameters.push_back(parameter(name, value, off, allowed));
     }
     if (!below(5)) d.capabilities.pop_back();
-    if (!below(5)) d.sections = {"guard"};
+    if (!below(5)) d.sections = {{"guard", one({"1.0", "1.1"})}};
     if (!below(3)) d.config = one({"a", "b"});
     if (!below(12)) d.required = {"something"};
     return d;

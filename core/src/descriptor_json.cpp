@@ -24,7 +24,7 @@ using json = nlohmann::ordered_json;
 
 constexpr size_t kMaxDepth = 8;
 constexpr size_t kMaxListed = 256;       // items of one list
-constexpr size_t kMaxIdentity = 256;     // model, plugin, a section's name
+constexpr size_t kMaxIdentity = 256;     // model, a plugin's name and version
 constexpr size_t kMaxDescription = 255;  // and allowed values
 
 /// What is wrong; thrown inside of this file only.
@@ -205,6 +205,28 @@ std::vector<DescribedParameter> parameters_of(const json& list) {
   return parameters;
 }
 
+DescribedSection section_of(const json& object) {
+  if (!object.is_object()) refuse("an item of \"sections\" is {}, an object is expected", kind(object));
+  const auto one = [&object](const char* key, std::string_view where) {
+    return filled(text_of(get(object, key, where), where, kMaxIdentity), where);
+  };
+  return {.plugin = one("name", "sections.name"), .version = one("version", "sections.version")};
+}
+
+std::vector<DescribedSection> sections_of(const json& list) {
+  if (!list.is_array()) refuse("\"sections\" is {}, a list is expected", kind(list));
+  if (list.size() > kMaxListed)
+    refuse("\"sections\" has {} items, at most {} are possible", list.size(), kMaxListed);
+  std::vector<DescribedSection> sections;
+  for (const json& item : list) {
+    DescribedSection section = section_of(item);
+    if (std::ranges::find(sections, section.plugin, &DescribedSection::plugin) != sections.end())
+      refuse("\"sections\" has \"{}\" twice", shown(section.plugin));
+    sections.push_back(std::move(section));
+  }
+  return sections;
+}
+
 Descriptor descriptor_of(const json& object) {
   if (!object.is_object()) refuse("it is {}, an object is expected", kind(object));
   if (const json* schema = find(object, "schema")) {
@@ -223,8 +245,7 @@ Descriptor descriptor_of(const json& object) {
   if (const json* reads = find(object, "reads")) d.reads = texts_of(*reads, "reads", kMaxMigrationVersion);
   d.capabilities = texts_of(get(object, "capabilities", "capabilities"), "capabilities", kMaxIdentity);
   if (const json* parameters = find(object, "parameters")) d.parameters = parameters_of(*parameters);
-  if (const json* sections = find(object, "sections"))
-    d.sections = texts_of(*sections, "sections", kMaxIdentity);
+  if (const json* sections = find(object, "sections")) d.sections = sections_of(*sections);
   if (const json* config = find(object, "config")) d.config = text_of(*config, "config", kMaxIdentity);
   if (const json* required = find(object, "required"))
     d.required = texts_of(*required, "required", kMaxIdentity);
@@ -256,7 +277,10 @@ json to_json(const Descriptor& d, bool brief) {
     parameters.push_back(std::move(parameter));
   }
   if (!brief || !parameters.empty()) out["parameters"] = std::move(parameters);
-  if (!brief || !d.sections.empty()) out["sections"] = d.sections;
+  json sections = json::array();
+  for (const auto& [plugin, version] : d.sections)
+    sections.push_back({{"name", plugin}, {"version", version}});
+  if (!brief || !sections.empty()) out["sections"] = std::move(sections);
   if (!d.config.empty()) out["config"] = d.config;
   if (!d.required.empty()) out["required"] = d.required;
   return out;

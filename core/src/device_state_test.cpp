@@ -353,7 +353,7 @@ TEST_F(DeviceStateTest, AMissingSectionOfAnybodyElseIsRefused) {
   destination_.open();
   EXPECT_THAT(
       destination_.load(source_.save()),
-      HasSubstr("plugin \"extra\" at the destination needs its state, and the source does not have it"));
+      HasSubstr("plugin \"extra\" 1.0 at the destination needs its state, and the source does not have it"));
   EXPECT_FALSE(destination_.applied());
 }
 

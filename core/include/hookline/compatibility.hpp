@@ -47,6 +47,14 @@ struct DescribedParameter {
   bool operator==(const DescribedParameter&) const = default;
 };
 
+/// A plugin besides the owner whose state must not be left out. It has no versions of its state, so that only the same
+/// release is known to read it.
+struct DescribedSection {
+  std::string plugin;
+  std::string version;  ///< the plugin's
+  bool operator==(const DescribedSection&) const = default;
+};
+
 struct Descriptor {
   std::string model;             ///< reverse-domain, "com.example/toy"
   std::string plugin;            ///< whose state format it is
@@ -55,7 +63,7 @@ struct Descriptor {
   std::optional<std::vector<std::string>> reads{};  ///< state versions; the short text does not tell
   std::vector<std::string> capabilities{};          ///< VFIO_MIGRATION_* by name
   std::vector<DescribedParameter> parameters{};
-  std::vector<std::string> sections{};  ///< other plugins whose state must not be left out
+  std::vector<DescribedSection> sections{};
   std::string config{};                 ///< config_fingerprint(); empty: not known
   std::vector<std::string> required{};  ///< keys a reader has to know, or it cannot tell
   bool operator==(const Descriptor&) const = default;
