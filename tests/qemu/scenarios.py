@@ -289,7 +289,7 @@ class Scenarios:
 
     def RL2_destination_with_one_plugin_more(self):
         self.wrong(["extra-state", "nic-82576"], "extra-state",
-                   'plugin "extra-state" at the destination needs its state, and the source does not have it')
+                   'plugin "extra-state" 1.0 at the destination needs its state, and the source does not have it')
 
     def RL2_destination_that_refuses_the_end_of_the_state(self):
         """The guest stops for a moment and goes on at the source."""
