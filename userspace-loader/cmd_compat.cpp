@@ -24,7 +24,10 @@ using json = nlohmann::ordered_json;
 
 void print_json(const json& out) { fmt::print("{}\n", out.dump(2, ' ', false, json::error_handler_t::replace)); }
 
-CompatHost host_of(const Globals& globals) { return {Sysfs(globals.root), RunState(globals.root)}; }
+CompatHost host_of(const Globals& globals) {
+  return {Sysfs(globals.root), RunState(globals.root),
+          [kernel = std::make_shared<const LinuxHost>(globals.root)](const PciAddress& address) { return kernel->is_open(address); }};
+}
 
 /// Says why a side has no descriptor where it is the only thing asked for.
 int report(const Undescribed& side) {
@@ -106,22 +109,8 @@ int run_select(const Select& command, const Globals& globals) {
   if (dests.empty()) {
     for (const PciAddress& address : host.state.devices()) dests.push_back(to_string(address));
   }
-  const LinuxHost kernel(globals.root);
   std::vector<Judged> all;
   for (const std::string& dest : dests) {
-    const auto address = parse_pci_address(dest);
-    const auto status = address ? kernel.status(*address) : std::nullopt;
-    if (status && status->flags & VFIO_PCI_HOOKS_STATUS_OPEN) {
-      all.push_back(judge(Undescribed{.name = dest,
-                                      .code = kNo,
-                                      .reason = {.code = "in-use",
-                                                 .field = "device",
-                                                 .source = "",
-                                                 .dest = "open",
-                                                 .text = "a VMM has the device open",
-                                                 .fix = "wait until its guest is gone"}}));
-      continue;
-    }
     const auto sides = describe_destinations(dest, host, globals);
     if (!sides && sides.error().code == kUsage) return report(sides.error());
     if (!sides) {
@@ -158,28 +147,15 @@ int run_prepare(const Prepare& command, const Globals& globals) {
   }
   const auto source = describe_source(command.source, host);
   if (!source) return report(source.error());
-  // Two that prepare one device at the same time would each undo the other.
-  const auto lock = host.state.lock();
-  if (!lock) {
-    fmt::print(stderr, "hookline: {}\n", lock.error().text);
-    return kNo;
-  }
-  const auto dest = describe_device(*address, host);
-  if (!dest) return report(dest.error());
-  const Judged judged = judge(source->descriptor, *dest);
+  const auto prepared = prepare(source->descriptor, *address, host);
+  if (!prepared) return report(prepared.error());
+  const Judged& judged = *prepared;
   if (judged.verdict.answer != Answered::yes) {
     fmt::print(stderr, "{}", verdict_text(command.source, judged));
     return exit_code(judged.verdict.answer);
   }
-  const auto written = write_parameters(judged.values, judged.present, [&](const ParameterValue& p) {
-    return host.sysfs.set_migration_value(*address, p.name, p.value);
-  });
-  if (!written) {
-    fmt::print(stderr, "{}: {}\n", dest->name, written.error().text);
-    return kNo;
-  }
   if (globals.verbosity >= 0) {
-    fmt::print("{} is prepared for the state of {}\n", dest->name, command.source);
+    fmt::print("{} is prepared for the state of {}\n", judged.name, command.source);
     for (const ParameterValue& p : judged.values) fmt::print("  {} is {}\n", p.name, p.value);
   }
   return kYes;

@@ -45,4 +45,32 @@ Result<void> write_parameters(const std::vector<ParameterValue>& wanted, const s
   return {};
 }
 
+Described<Judged> prepare(const Descriptor& source, const PciAddress& dest, const CompatHost& host) {
+  const std::string name = to_string(dest);
+  const auto failed = [&name](ExitCode code, std::string text) {
+    return tl::make_unexpected(Undescribed{.name = name, .code = code, .reason = {.text = std::move(text)}});
+  };
+  // Two that prepare one device at the same time would each undo the other.
+  const auto lock = host.state.lock();
+  if (!lock) return failed(kUnknown, lock.error().text);
+  const auto side = describe_device(dest, host);
+  if (!side) return tl::make_unexpected(side.error());
+  Judged judged = judge(source, *side);
+  if (judged.verdict.answer != Answered::yes) return judged;
+  if (side->use == Use::not_known) {
+    judged.verdict = {.answer = Answered::unknown,
+                      .reasons = {{.code = "unknown-device",
+                                   .field = "device",
+                                   .text = "whether a VMM has the device open cannot be asked, and then it must not be changed",
+                                   .fix = "run it as root"}}};
+    return judged;
+  }
+  const auto written = write_parameters(judged.values, judged.present, [&](const ParameterValue& p) {
+    return host.sysfs.set_migration_value(dest, p.name, p.value);
+  });
+  // Open since it was asked.
+  if (!written) return failed(written.error().code == EBUSY ? kNo : kUnknown, written.error().text);
+  return judged;
+}
+
 }  // namespace hookline::loader

@@ -4,8 +4,8 @@
 //
 // One thread. Errors: that of the write that failed, with what to do, and what could not be taken back.
 //
-//     auto write = [&](const ParameterValue& p) { return sysfs.set_migration_value(address, p.name, p.value); };
-//     if (auto ok = write_parameters(wanted, present, write); !ok) return ok;
+//     const Described<Judged> prepared = prepare(source, address, host);
+//     if (prepared && prepared->verdict.answer != Answered::yes) fmt::print("{}", verdict_text("source.json", *prepared));
 #pragma once
 
 #include <functional>
@@ -14,6 +14,9 @@
 #include <hookline/compatibility.hpp>
 #include <hookline/result.hpp>
 
+#include "compat_report.hpp"
+#include "compat_side.hpp"
+
 namespace hookline::loader {
 
 using ParameterWrite = std::function<Result<void>(const ParameterValue& parameter)>;
@@ -21,5 +24,9 @@ using ParameterWrite = std::function<Result<void>(const ParameterValue& paramete
 /// `before`: the same parameters in the same order, with the values to go back to.
 Result<void> write_parameters(const std::vector<ParameterValue>& wanted, const std::vector<ParameterValue>& before,
                               const ParameterWrite& write);
+
+/// Under the host's lock: judges the device, and only with yes writes. A device that is open, or may be, is left alone: a
+/// parameter that can change meanwhile belongs to its guest. Errors: nothing has changed, or the text says what has.
+Described<Judged> prepare(const Descriptor& source, const PciAddress& dest, const CompatHost& host);
 
 }  // namespace hookline::loader

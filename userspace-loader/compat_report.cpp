@@ -23,6 +23,20 @@ json reasons_json(const Verdict& verdict) {
   return reasons;
 }
 
+struct Unchecked {
+  std::string_view code;
+  const char* text;
+  const char* brief;  ///< in a list
+};
+constexpr Unchecked kUnchecked[] = {
+    {"in-use", "whether a VMM has the device open was not asked: only root may", "not asked whether it is open"},
+};
+
+/// In what a rule of this hookline left unchecked.
+const Unchecked& unchecked(const std::string& code) {
+  return *std::find_if(std::begin(kUnchecked), std::prev(std::end(kUnchecked)), [&](const Unchecked& u) { return u.code == code; });
+}
+
 json parameters_json(const Judged& judged) {
   json parameters = json::object();
   for (const ParameterValue& p : judged.values) parameters[p.name] = p.value;
@@ -42,6 +56,16 @@ size_t Judged::changes() const {
 Judged judge(const Descriptor& source, const Side& dest) {
   Judged judged{.name = dest.name, .verdict = check_compatibility(source, dest.descriptor)};
   judged.same_plugin_version = source.plugin_version == dest.descriptor.plugin_version;
+  if (dest.use == Use::open) {
+    judged.verdict.answer = Answered::no;
+    judged.verdict.reasons.push_back({.code = "in-use",
+                                      .field = "device",
+                                      .source = "",
+                                      .dest = "open",
+                                      .text = "a VMM has the device open",
+                                      .fix = "wait until its guest is gone, or choose another device"});
+  }
+  if (dest.use == Use::not_known) judged.verdict.unchecked.push_back("in-use");
   if (judged.verdict.answer != Answered::yes) return judged;
   judged.values = values_for(source, dest.descriptor);
   for (const DescribedParameter& p : dest.descriptor.parameters) judged.present.push_back({p.name, p.value});
@@ -73,6 +97,7 @@ std::string verdict_text(const std::string& source, const Judged& judged) {
       else
         text += fmt::format("  {} becomes {}, it is {} now\n", p.name, p.value, judged.present[i].value);
     }
+    for (const std::string& code : judged.verdict.unchecked) text += fmt::format("  {}\n", unchecked(code).text);
     return text;
   }
   std::string text = judged.verdict.answer == Answered::no
@@ -88,6 +113,7 @@ json verdict_json(const std::string& source, const Judged& judged) {
           {"dest", judged.name},
           {"compatible", answer_json(judged.verdict.answer)},
           {"reasons", reasons_json(judged.verdict)},
+          {"unchecked", judged.verdict.unchecked},
           {"parameters", parameters_json(judged)}};
 }
 
@@ -100,9 +126,11 @@ std::string candidates_text(const std::vector<Judged>& all, bool refused) {
       continue;
     }
     const size_t changes = judged.changes();
-    text += fmt::format("{}  {}{}\n", judged.name,
+    std::string notes;
+    for (const std::string& code : judged.verdict.unchecked) notes += fmt::format(", {}", unchecked(code).brief);
+    text += fmt::format("{}  {}{}{}\n", judged.name,
                         changes ? fmt::format("{} parameter{} to change", changes, changes == 1 ? "" : "s") : "nothing to change",
-                        judged.same_plugin_version ? "" : ", another version of the plugin");
+                        judged.same_plugin_version ? "" : ", another version of the plugin", notes);
   }
   return text;
 }
@@ -114,6 +142,7 @@ json candidates_json(const std::string& source, const std::vector<Judged>& all) 
       out["candidates"].push_back({{"dest", judged.name},
                                    {"changes", judged.changes()},
                                    {"same_plugin_version", judged.same_plugin_version},
+                                   {"unchecked", judged.verdict.unchecked},
                                    {"parameters", parameters_json(judged)}});
     else
       out["refused"].push_back(

@@ -79,7 +79,7 @@ Described<Side> describe_file(const std::string& word) {
   if (in.bad()) return tl::make_unexpected(wrong_file(word, "cannot read it"));
   auto descriptor = read_text(word, text);
   if (!descriptor) return tl::make_unexpected(descriptor.error());
-  return Side{word, *std::move(descriptor)};
+  return Side{.name = word, .descriptor = *std::move(descriptor)};
 }
 
 Described<Side> describe_source(const std::string& word, const CompatHost& host) {
@@ -92,7 +92,7 @@ Described<Side> describe_source(const std::string& word, const CompatHost& host)
     return tl::make_unexpected(not_known(word, "migration_version",
                                          fmt::format("its migration_version is not Hookline's: {}", descriptor.error().text),
                                          "ask the driver that the device is bound to"));
-  return Side{word, *std::move(descriptor)};
+  return Side{.name = word, .descriptor = *std::move(descriptor)};
 }
 
 Described<Side> describe_device(const PciAddress& address, const CompatHost& host) {
@@ -122,7 +122,8 @@ Described<Side> describe_device(const PciAddress& address, const CompatHost& hos
     return tl::make_unexpected(not_known(name, "migration_version",
                                          "its worker answers otherwise than the plugins on disk: they were replaced since it was started",
                                          "restart its worker (`systemctl restart hookline@DEVICE`), then ask again"));
-  return Side{name, *std::move(descriptor)};
+  const Result<bool> open = host.is_open(address);
+  return Side{name, *std::move(descriptor), !open ? Use::not_known : (*open ? Use::open : Use::free)};
 }
 
 Described<std::vector<Side>> describe_config(const std::string& file, const Globals& globals) {
@@ -145,7 +146,7 @@ Described<std::vector<Side>> describe_config(const std::string& file, const Glob
       if (device.parameters[i]) values[i] = *device.parameters[i];
     auto descriptor = describe_chain(*device.plugins, values);
     if (!descriptor) return tl::make_unexpected(wrong_file(file, descriptor.error().text));
-    sides.push_back({fmt::format("{}:{}", file, device.where.line), *std::move(descriptor)});
+    sides.push_back({.name = fmt::format("{}:{}", file, device.where.line), .descriptor = *std::move(descriptor)});
   }
   if (sides.empty())
     return tl::make_unexpected(no_migration(file, "no device of this configuration has a plugin that migrates it",

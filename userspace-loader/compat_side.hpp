@@ -11,6 +11,7 @@
 //     const Verdict verdict = check_compatibility(source->descriptor, dest->descriptor);
 #pragma once
 
+#include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -25,9 +26,13 @@
 
 namespace hookline::loader {
 
+/// Whether a VMM has a device open. A file and a configuration are never in use.
+enum class Use { free, open, not_known };
+
 struct Side {
   std::string name;  ///< as it was asked for; of a configuration FILE:LINE
   Descriptor descriptor;
+  Use use = Use::free;
 };
 
 /// kUsage: the file is wrong, and the reason has only a text. kNo: it does not migrate. kUnknown: nobody can tell.
@@ -44,13 +49,15 @@ using Described = tl::expected<T, Undescribed>;
 struct CompatHost {
   Sysfs sysfs;
   RunState state;
+  /// An error where it cannot be asked: that takes root.
+  std::function<Result<bool>(const PciAddress&)> is_open;
 };
 
 /// A file's text, "-" being standard input. `word` as on the command line.
 Described<Side> describe_file(const std::string& word);
 /// FILE, "-", or DEVICE.
 Described<Side> describe_source(const std::string& word, const CompatHost& host);
-/// DEVICE, by its plugins and values.
+/// DEVICE, by its plugins and values, and whether it is open.
 Described<Side> describe_device(const PciAddress& address, const CompatHost& host);
 /// Each entry of a configuration that migrates; never empty. No device is asked.
 Described<std::vector<Side>> describe_config(const std::string& file, const Globals& globals);

@@ -67,7 +67,8 @@ class CompatDevice : public testing::Test {
   static constexpr const char* kName = "0000:01:10.0";
   const PciAddress address_ = *parse_pci_address(kName);
   FakeSysfs host_;
-  CompatHost compat_{Sysfs(host_.root()), RunState(host_.root())};
+  Result<bool> open_ = false;
+  CompatHost compat_{Sysfs(host_.root()), RunState(host_.root()), [this](const PciAddress&) { return open_; }};
   DeviceRecord record_;
   std::vector<std::string> values_;
   std::string version_;
@@ -150,6 +151,62 @@ TEST_F(CompatDevice, configuration_space_is_read_with_the_kernels_view_of_a_vf) 
   EXPECT_THAT(*print, HasSubstr("1234:0001"));
   host_.write(host_.device(kName) / "resource", "0x00000000fe000000 0x00000000fe007fff 0x0000000000140204");
   EXPECT_NE(*compat_.sysfs.config_fingerprint(address_), *print);
+}
+
+// ---- a device that a VMM has open
+
+TEST_F(CompatDevice, MM6_a_device_in_use_receives_nothing) {
+  const Descriptor source = describe_source(kName, compat_)->descriptor;
+  open_ = true;
+  const auto sides = describe_destinations(kName, compat_, {});
+  ASSERT_TRUE(sides) << sides.error().reason.text;
+  const Judged judged = judge(source, sides->front());
+  EXPECT_EQ(judged.verdict.answer, Answered::no);
+  EXPECT_EQ(verdict_json("s", judged)["reasons"][0]["code"], "in-use");
+  EXPECT_THAT(verdict_text("s", judged), HasSubstr("a VMM has the device open"));
+  EXPECT_EQ(candidates_text({judged}, false), "");
+  // A source is open while its guest runs.
+  EXPECT_TRUE(describe_source(kName, compat_));
+}
+
+TEST_F(CompatDevice, MM6_where_use_cannot_be_asked_the_verdict_says_so) {
+  const Descriptor source = describe_source(kName, compat_)->descriptor;
+  open_ = fail(EACCES, "cannot open /dev/vfio-pci-hooks");
+  const Judged judged = judge(source, describe_destinations(kName, compat_, {})->front());
+  EXPECT_EQ(judged.verdict.answer, Answered::yes);
+  EXPECT_EQ(verdict_json("s", judged)["unchecked"].dump(), R"(["in-use"])");
+  EXPECT_THAT(verdict_text("s", judged), HasSubstr("\n  whether a VMM has the device open was not asked: only root may\n"));
+  EXPECT_EQ(candidates_json("s", {judged})["candidates"][0]["unchecked"].dump(), R"(["in-use"])");
+  EXPECT_THAT(candidates_text({judged}, false), HasSubstr(", not asked whether it is open\n"));
+  open_ = false;
+  EXPECT_EQ(verdict_json("s", judge(source, *describe_device(address_, compat_)))["unchecked"].dump(), "[]");
+}
+
+TEST_F(CompatDevice, MM6_prepare_asks_under_its_lock_and_leaves_a_device_in_use_alone) {
+  // Only a parameter that may change while the device is open differs, so that no EBUSY protects the guest.
+  Descriptor source = describe_source(kName, compat_)->descriptor;
+  source.emits = "1";
+  std::erase_if(source.parameters, [](const DescribedParameter& p) { return p.version; });
+  const auto file = host_.device(kName) / "migration/state_version/value";
+  compat_.is_open = [this](const PciAddress&) {
+    EXPECT_FALSE(compat_.state.lock());
+    return open_;
+  };
+  open_ = true;
+  auto prepared = prepare(source, address_, compat_);
+  ASSERT_TRUE(prepared);
+  EXPECT_EQ(prepared->verdict.reasons.at(0).code, "in-use");
+  EXPECT_EQ(host_.read(file), "2");
+  open_ = fail(EACCES, "cannot open /dev/vfio-pci-hooks");
+  prepared = prepare(source, address_, compat_);
+  ASSERT_TRUE(prepared);
+  EXPECT_EQ(prepared->verdict.answer, Answered::unknown);
+  EXPECT_EQ(host_.read(file), "2");
+  open_ = false;
+  prepared = prepare(source, address_, compat_);
+  ASSERT_TRUE(prepared) << prepared.error().reason.text;
+  EXPECT_EQ(prepared->verdict.answer, Answered::yes);
+  EXPECT_EQ(host_.read(file), "1");
 }
 
 // ---- prepare
@@ -256,7 +313,7 @@ TEST(CompatReport, the_verdict_for_programs) {
   EXPECT_EQ(verdict_json("a", judge(device(), Side{"b", other})).dump(),
             R"({"schema":"hookline/compat-check/1","source":"a","dest":"b","compatible":false,"reasons":[{"code":"model",)"
             R"("field":"model","source":"com.example/toy","dest":"com.example/other","text":"the source is a \"com.example/toy\", )"
-            R"(the destination a \"com.example/other\"","fix":"choose a destination of the source's model"}],"parameters":{}})");
+            R"(the destination a \"com.example/other\"","fix":"choose a destination of the source's model"}],"unchecked":[],"parameters":{}})");
   other = device();
   other.required = {"quantum_state"};
   EXPECT_EQ(verdict_json("a", judge(device(), Side{"b", other}))["compatible"], "unknown");

@@ -53,6 +53,16 @@ std::optional<vfio_pci_hooks_status> LinuxHost::status(const PciAddress& address
   return *status;
 }
 
+Result<bool> LinuxHost::is_open(const PciAddress& address) const {
+  if (!module_loaded()) return false;
+  const auto control = ControlDevice::open();
+  if (!control) return fail(control.error());
+  const auto status = control->status(to_uapi(address));
+  if (status) return (status->flags & VFIO_PCI_HOOKS_STATUS_OPEN) != 0;
+  if (status.error().code == ENOENT) return false;
+  return fail(status.error());
+}
+
 std::vector<std::string> LinuxHost::holders(const PciFunction& function) const {
   std::vector<std::string> files;
   if (!function.iommu_group.empty()) files.push_back("/dev/vfio/" + function.iommu_group);

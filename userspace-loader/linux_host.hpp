@@ -31,6 +31,8 @@ class LinuxHost final : public HostFacts, public StepRunner {
 
   bool module_loaded() const override;
   bool module_available() const override;
+  /// Whether the function is open; an error where that cannot be asked.
+  Result<bool> is_open(const PciAddress& address) const;
   std::optional<vfio_pci_hooks_status> status(const PciAddress& address) const override;
   bool served(const PciAddress& address) const override { return services_.serves(address); }
   bool supervised(const PciAddress& address) const override { return services_.supervises(address); }

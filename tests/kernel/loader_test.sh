@@ -219,7 +219,7 @@ check LD2_held_open wait_for grep -q "held open" "$work/hold.log"
 check LD2_status_shows_it status_says "${vfs[1]}" "d['open'], d['served'], d['migration_state']" "(True, True, 'RUNNING')"
 check MM2_the_source_is_another_now put "${vfs[0]}" queues 2
 prepare() { "${hookline[@]}" compat prepare --source "${vfs[0]}" --dest "${vfs[1]}"; }
-check MM6_open_device_is_not_prepared says "the device is open" prepare
+check MM6_open_device_is_not_prepared says "a VMM has the device open" prepare
 check MM5_failed_prepare_changes_nothing has "${vfs[1]}" 3 on
 check LD2_device_in_use_is_not_detached says "in use by hookline (process $holder)" "${hookline[@]}" detach "${vfs[1]}"
 check LD2_and_stays_bound status_says "${vfs[1]}" "d['bound'], d['open']" "(True, True)"

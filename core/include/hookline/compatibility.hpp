@@ -97,6 +97,8 @@ struct Reason {
 struct Verdict {
   Answered answer = Answered::yes;
   std::vector<Reason> reasons{};  ///< empty exactly with yes; in the order of the rules
+  /// Codes of rules that would have had a say and could not be asked; they change no answer.
+  std::vector<std::string> unchecked{};
   bool operator==(const Verdict&) const = default;
 };
 
