@@ -29,6 +29,7 @@ struct Unchecked {
   const char* brief;  ///< in a list
 };
 constexpr Unchecked kUnchecked[] = {
+    {"config", "configuration space was not compared: the destination's is not known", "configuration space not compared"},
     {"in-use", "whether a VMM has the device open was not asked: only root may", "not asked whether it is open"},
 };
 

@@ -16,6 +16,7 @@
 #include "compat_side.hpp"
 #include "device_chain.hpp"
 #include "fake_sysfs.hpp"
+#include "linux_host.hpp"
 
 namespace hookline::loader {
 namespace {
@@ -151,6 +152,22 @@ TEST_F(CompatDevice, configuration_space_is_read_with_the_kernels_view_of_a_vf) 
   EXPECT_THAT(*print, HasSubstr("1234:0001"));
   host_.write(host_.device(kName) / "resource", "0x00000000fe000000 0x00000000fe007fff 0x0000000000140204");
   EXPECT_NE(*compat_.sysfs.config_fingerprint(address_), *print);
+}
+
+TEST_F(CompatDevice, a_configuration_space_that_cannot_be_read_is_said) {
+  LinuxHost host(host_.root());
+  testing::internal::CaptureStderr();
+  ASSERT_TRUE(host.run({.action = Action::remember, .address = address_, .record = std::make_shared<const DeviceRecord>(record_)}));
+  EXPECT_THAT(testing::internal::GetCapturedStderr(), testing::AllOf(HasSubstr(kName), HasSubstr("no verdict will compare")));
+}
+
+TEST_F(CompatDevice, MV4_what_was_not_compared_is_said) {
+  Descriptor source = describe_source(kName, compat_)->descriptor;
+  source.config = "1234:0001 rev 02";
+  const Judged judged = judge(source, *describe_device(address_, compat_));
+  EXPECT_EQ(verdict_json("s", judged)["unchecked"].dump(), R"(["config"])");
+  EXPECT_THAT(verdict_text("s", judged), HasSubstr("\n  configuration space was not compared: "));
+  EXPECT_THAT(candidates_text({judged}, false), HasSubstr(", configuration space not compared\n"));
 }
 
 // ---- a device that a VMM has open

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <cstdio>
 #include <filesystem>
 #include <thread>
 
@@ -124,7 +125,11 @@ Result<void> LinuxHost::run(const Step& step) {
 
 Result<void> LinuxHost::remember(DeviceRecord record) const {
   // Known from now on, whatever a guest does to the device later; without it there is one question less.
-  if (auto print = sysfs_.config_fingerprint(record.device.address)) record.device.config_space = std::move(*print);
+  auto print = sysfs_.config_fingerprint(record.device.address);
+  if (print)
+    record.device.config_space = std::move(*print);
+  else
+    fmt::print(stderr, "{}; no verdict will compare its configuration space\n", print.error().text);
   return state_.remember(record);
 }
 

@@ -200,6 +200,12 @@ class ApplyPlanner {
     add_group(std::move(group));
   }
 
+  /// Written down by a release that did not, and there is a moment to do so: nobody needs the worker.
+  bool lacks_config_space(const DeviceRecord& record, const vfio_pci_hooks_status& status) const {
+    return record.device.migrates && record.device.config_space.empty() && !(status.flags & VFIO_PCI_HOOKS_STATUS_OPEN) &&
+           sysfs_.config_fingerprint(record.device.address);
+  }
+
   void plan_device(const Target& target) {
     const PciFunction& function = target.function;
     const Mark where = target.config->match.where;
@@ -223,9 +229,16 @@ class ApplyPlanner {
       group.needs.push_back(pf->second);
 
     if (ours && status && previous && same_service(previous->device, wanted->device)) {
-      if (facts_.supervised(function.address)) {
+      const bool incomplete = lacks_config_space(*previous, *status);
+      if (facts_.supervised(function.address) && !incomplete) {
         plan_.unchanged.push_back(name);
         return;
+      }
+      if (incomplete) {
+        group.steps.push_back({.action = Action::remember, .address = function.address, .record = wanted, .previous = previous});
+        // The worker answers with what the record said when it was started.
+        if (served)
+          group.steps.push_back({.action = Action::stop_serving, .address = function.address, .record = wanted, .previous = previous});
       }
       group.steps.push_back({.action = Action::serve, .address = function.address, .record = wanted});
       add_group(std::move(group));

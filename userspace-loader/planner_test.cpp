@@ -2,6 +2,7 @@
 #include "planner.hpp"
 
 #include <algorithm>
+#include <fstream>
 #include <functional>
 #include <map>
 
@@ -194,6 +195,23 @@ TEST_F(PlannerParameterTest, MM3_TheConfiguredValueIsDefinedFirst) {
   ASSERT_EQ(step.record->device.parameters.size(), 1u);
   EXPECT_EQ(step.record->device.parameters[0].value, "4");
   EXPECT_THAT(step.kept, IsEmpty());
+}
+
+TEST_F(PlannerParameterTest, ARecordWithoutConfigurationSpaceGetsIt) {
+  pretend_applied(plan({migrating("4")}));
+  EXPECT_EQ(plan({migrating("4")}).unchanged.size(), 1u) << "it cannot be read: once more would help nobody";
+  const std::string config(256, '\0');
+  std::ofstream(host_.device("0000:01:10.0") / "config", std::ios::binary) << config;
+  // The guest needs its worker.
+  facts_.flags[at("0000:01:10.0")] |= VFIO_PCI_HOOKS_STATUS_OPEN;
+  EXPECT_EQ(plan({migrating("4")}).unchanged.size(), 1u);
+  facts_.flags[at("0000:01:10.0")] = VFIO_PCI_HOOKS_STATUS_BOUND;
+  EXPECT_THAT(steps(plan({migrating("4")})), ElementsAre("write down how 0000:01:10.0 was found", "stop serving 0000:01:10.0",
+                                                         "start serving 0000:01:10.0"));
+  DeviceRecord record = **state_.device(at("0000:01:10.0"));
+  record.device.config_space = "8086:10ca";
+  ASSERT_TRUE(state_.remember(record));
+  EXPECT_EQ(plan({migrating("4")}).unchanged.size(), 1u);
 }
 
 TEST_F(PlannerParameterTest, ApplyNeverOverwritesAValueWrittenSince) {

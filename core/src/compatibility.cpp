@@ -302,6 +302,7 @@ std::string_view to_string(Answered answer) {
 Verdict check_compatibility(const Descriptor& source, const Descriptor& dest) {
   Verdict verdict;
   for (const Rule rule : kRules) rule(source, dest, verdict.reasons);
+  if (!source.config.empty() && dest.config.empty()) verdict.unchecked.push_back("config");
   if (verdict.reasons.empty()) return verdict;
   // What is certain outweighs what is not.
   const bool certain = std::ranges::any_of(

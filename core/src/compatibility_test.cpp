@@ -202,7 +202,10 @@ TEST(Compatibility, configuration_space_counts_where_both_know_theirs) {
   Descriptor a = toy(), b = toy();
   a.config = "1234:0001 a";
   EXPECT_EQ(check(a, b).answer, Answered::yes);
+  EXPECT_THAT(check(a, b).unchecked, ElementsAre("config"));
   EXPECT_EQ(check(b, a).answer, Answered::yes);
+  EXPECT_THAT(check(b, a).unchecked, IsEmpty());
+  EXPECT_THAT(check(a, a).unchecked, IsEmpty());
   b.config = "1234:0001 b";
   EXPECT_THAT(codes(check(a, b)), ElementsAre("config"));
 }
