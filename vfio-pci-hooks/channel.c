@@ -343,6 +343,7 @@ static int vph_channel_detach(struct inode *inode, struct file *filp)
 	/* Only now may another one attach: two workers never have the device at once. */
 	mutex_lock(&ch->lock);
 	ch->attached = false;
+	ch->query_server = NULL;
 	vph_queries_end_locked(ch, -ENOTCONN);
 	mutex_unlock(&ch->lock);
 	vph_channel_put(ch);

@@ -240,6 +240,11 @@ int vph_parameters_set(struct vph_channel *ch, char (*values)[VFIO_PCI_HOOKS_VAL
 			return -EINVAL;
 
 	mutex_lock(&ch->lock);
+	/* Closed meanwhile: from now on values are root's again. */
+	if (!ch->hdev) {
+		mutex_unlock(&ch->lock);
+		return -ESHUTDOWN;
+	}
 	for (i = 0; i < def->nr_parameters; i++) {
 		if (!strcmp(ch->values[i], values[i]))
 			continue;

@@ -10,7 +10,7 @@
  *	ENOTCONN	nobody serves the device, or who was given the query has ended
  *	ETIMEDOUT	no answer within state_limit_ms
  *	ENODEV		the function leaves the driver
- *	EINTR		who asked was killed
+ *	ERESTARTSYS	who asked got a signal, or is to be frozen
  */
 #include <linux/cleanup.h>
 #include <linux/jiffies.h>
@@ -50,7 +50,11 @@ static int vph_query_post(struct vph_channel *ch, struct vph_query *query)
 		return -ENOTCONN;
 	query->id = ++ch->query_id;
 	query->open = true;
-	list_add_tail(&query->node, &ch->queries);
+	/* Only root writes, and does not queue behind everybody who reads. */
+	if (query->what == VFIO_PCI_HOOKS_QUERY_WRITE)
+		list_add(&query->node, &ch->queries);
+	else
+		list_add_tail(&query->node, &ch->queries);
 	vph_query_wake_locked(ch);
 	return 0;
 }
@@ -68,13 +72,13 @@ int vph_query_ask(struct vph_channel *ch, struct vph_query *query)
 	if (ret)
 		return ret;
 
-	left = wait_for_completion_killable_timeout(&query->done,
-						    msecs_to_jiffies(ch->def->state_limit_ms));
+	left = wait_for_completion_interruptible_timeout(&query->done,
+							 msecs_to_jiffies(ch->def->state_limit_ms));
 
 	guard(mutex)(&ch->lock);
 	if (query->open) {
 		if (left < 0)
-			ret = -EINTR;
+			ret = left;
 		else
 			ret = query->owner || ch->query_server ? -ETIMEDOUT : -ENOTCONN;
 		vph_query_end(ch, query, ret);

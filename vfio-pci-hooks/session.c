@@ -211,6 +211,11 @@ void vph_session_parameters_locked(struct vph_session *session)
 	if (session->nr_events &&
 	    session->events[last].event == VFIO_PCI_HOOKS_EVENT_PARAMETERS)
 		return;
+	/* Nothing may follow that could say so, hence the last one does. */
+	if (session->nr_events == VPH_MAX_EVENTS) {
+		session->events[last].lost++;
+		return;
+	}
 	vph_session_event_locked(session, VFIO_PCI_HOOKS_EVENT_PARAMETERS, 0, 0);
 }
 

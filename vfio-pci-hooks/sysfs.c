@@ -24,14 +24,15 @@ static size_t vph_line_length(const char *buf, size_t count)
 
 #define VPH_REASON_LENGTH	768	/* as much of it as a line of the log has room for */
 
-static void vph_log_reason(struct vph_device *hdev, const char *what, struct vph_query *query)
+/* Of writes only, which are root's: what anybody can repeat would use up the limit. */
+static void vph_log_refusal(struct vph_device *hdev, struct vph_query *query)
 {
 	u32 i;
 
 	for (i = 0; i < query->length; i++)
 		if (!vph_is_printable(&query->text[i], 1))
 			query->text[i] = query->text[i] == '\n' ? ' ' : '?';
-	pci_notice_ratelimited(hdev->core.pdev, "migration_version %s: %.*s (%d)\n", what,
+	pci_notice_ratelimited(hdev->core.pdev, "migration_version refused: %.*s (%d)\n",
 			       min_t(int, query->length, VPH_REASON_LENGTH), query->text,
 			       query->answer);
 }
@@ -49,10 +50,8 @@ static ssize_t migration_version_show(struct device *dev, struct device_attribut
 	ret = vph_query_ask(hdev->channel, query);
 	if (ret)
 		return ret;
-	if (query->answer) {
-		vph_log_reason(hdev, "cannot be told", query);
+	if (query->answer)
 		return query->answer;
-	}
 	/* With a newline, unless the longest text fills the page. */
 	return sysfs_emit(buf, "%s\n", query->text);
 }
@@ -80,7 +79,7 @@ static ssize_t migration_version_store(struct device *dev, struct device_attribu
 	if (ret)
 		return ret;
 	if (query->answer) {
-		vph_log_reason(hdev, "refused", query);
+		vph_log_refusal(hdev, query);
 		return query->answer;
 	}
 	return count;
@@ -211,8 +210,12 @@ void vph_sysfs_remove(struct vph_device *hdev)
 		return;
 	vph_queries_close(hdev->channel);
 	sysfs_remove_file(&hdev->core.pdev->dev.kobj, &dev_attr_migration_version.attr);
-	for (i = 0; i < hdev->def->nr_parameters; i++)
+	/* To delete waits for readers; the last put may do so too late. */
+	for (i = 0; i < hdev->def->nr_parameters; i++) {
+		kobject_del(hdev->parameter_kobj[i]);
 		kobject_put(hdev->parameter_kobj[i]);
+	}
+	kobject_del(hdev->migration_kobj);
 	kobject_put(hdev->migration_kobj);
 	hdev->migration_kobj = NULL;
 }

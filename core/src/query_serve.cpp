@@ -23,8 +23,18 @@ QueryAnswer refusal(const Error& error) {
 struct Turn {
   uint64_t answered = 0;
   QueryAnswer answer{};
-  std::string trouble{};  // that was logged
+  // What was logged last, of calls that failed and of reads that were refused: anybody may read, and again.
+  std::string trouble{}, untold{};
 };
+
+void log_refusal(Turn& turn, const Query& query, const QueryOptions& options) {
+  const bool write = query.what == VFIO_PCI_HOOKS_QUERY_WRITE;
+  if (!options.log || (!write && turn.answer.text == turn.untold)) return;
+  if (!write) turn.untold = turn.answer.text;
+  options.log(
+      HOOKLINE_LOG_INFO, "",
+      fmt::format("migration_version: {}: {}", write ? "refused" : "cannot be told", turn.answer.text));
+}
 
 /// Nothing: go on. The trouble of a call that failed is the caller's to log and to wait out.
 Result<void> take_turn(Turn& turn, const NextQuery& next,
@@ -43,11 +53,7 @@ Result<void> take_turn(Turn& turn, const NextQuery& next,
   if (stop) return {};
   turn.answer = answer_to(*query);
   turn.answered = query->id;
-  if (turn.answer.code != 0 && options.log)
-    options.log(HOOKLINE_LOG_INFO, "",
-                fmt::format("migration_version: {}: {}",
-                            query->what == VFIO_PCI_HOOKS_QUERY_WRITE ? "refused" : "cannot be told",
-                            turn.answer.text));
+  if (turn.answer.code != 0) log_refusal(turn, *query, options);
   return {};
 }
 

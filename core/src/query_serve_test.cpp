@@ -98,6 +98,16 @@ TEST_F(QueryLoopTest, RL5_NorDoesMissingMemory) {
   EXPECT_THAT(answers_, ElementsAre("2: 0 2"));
 }
 
+TEST_F(QueryLoopTest, RL1_WhoReadsAgainAndAgainDoesNotFillTheLog) {
+  const auto write = [](uint64_t id) -> Result<Query> { return Query{id, VFIO_PCI_HOOKS_QUERY_WRITE, "x"}; };
+  EXPECT_TRUE(serve({question(1), question(2), write(3), write(4), question(5), error(ENODEV, "gone")},
+                    [](const Query&) {
+                      return QueryAnswer{EINVAL, "no"};
+                    }));
+  EXPECT_THAT(log_, ElementsAre("migration_version: cannot be told: no", "migration_version: refused: no",
+                                "migration_version: refused: no"));
+}
+
 TEST_F(QueryLoopTest, OlderModuleEndsIt) {
   const auto ended = serve({error(ENOTTY, "older")}, [](const Query&) { return QueryAnswer{}; });
   ASSERT_FALSE(ended);

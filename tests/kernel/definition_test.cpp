@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Who may define and attach, what a definition may say, and how long it lives.
+#include <fcntl.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
-#include <fcntl.h>
 #include <unistd.h>
 
 #include <cstring>
@@ -69,12 +69,32 @@ TEST_F(DefinitionTest, RL3_VfThatIsMadeAnewInheritsNothing) {
 }
 
 TEST_F(DefinitionTest, RL1_ModuleCannotBeUnloadedUnderAnOpenDevice) {
-  const auto unload = [] { return ::syscall(SYS_delete_module, "vfio_pci_hooks", O_NONBLOCK) == 0 ? 0 : errno; };
+  const auto unload = [] {
+    return ::syscall(SYS_delete_module, "vfio_pci_hooks", O_NONBLOCK) == 0 ? 0 : errno;
+  };
   define_and_bind(migratable(vf_));
   const Guest guest(*container_, vf_);
   EXPECT_EQ(unload(), EAGAIN);
   uint32_t value = 0;
   EXPECT_EQ(guest.read32(kStatus, value), 0);
+}
+
+// As a program sends it that was built before the structure grew.
+TEST_F(DefinitionTest, LD1_ADefinitionOfTheFirstSizeIsTaken) {
+  constexpr uint32_t kFirstSize = 128, kFirstNumber = 0x4080b501;
+  vfio_pci_hooks_handler channel{};
+  std::strcpy(channel.name, VFIO_PCI_HOOKS_CHANNEL_NAME);
+  vfio_pci_hooks_define first{};
+  first.argsz = kFirstSize;
+  first.address = parse_address(vf_);
+  first.vendor = 0x8086;
+  first.device = 0x10ca;
+  first.access_limit_ms = first.state_limit_ms = 1000;
+  first.nr_handlers = 1;
+  first.handlers = reinterpret_cast<uintptr_t>(&channel);
+  std::memset(&first.model, 0xff, sizeof first - kFirstSize);
+  EXPECT_EQ(::ioctl(control_.fd(), kFirstNumber, &first), 0) << std::strerror(errno);
+  EXPECT_EQ(control_.undefine(vf_), 0);
 }
 
 struct Mistake {
@@ -83,12 +103,13 @@ struct Mistake {
   int error;
 };
 
-constexpr vfio_pci_hooks_step step(uint8_t op, uint32_t offset, uint32_t timeout_us = 0, uint8_t width = 4, uint8_t slot = 0,
-                                   uint8_t bar = 0) {
+constexpr vfio_pci_hooks_step step(uint8_t op, uint32_t offset, uint32_t timeout_us = 0, uint8_t width = 4,
+                                   uint8_t slot = 0, uint8_t bar = 0) {
   return {op, bar, width, slot, offset, 0, 0, timeout_us};
 }
 
-std::function<void(Definition&)> with_parameters(std::function<void(std::vector<vfio_pci_hooks_parameter>&)> make) {
+std::function<void(Definition&)> with_parameters(
+    std::function<void(std::vector<vfio_pci_hooks_parameter>&)> make) {
   return [make](Definition& d) {
     d.model = "org.example/a";
     make(d.parameters);
@@ -113,49 +134,70 @@ const Mistake kMistakes[] = {
     {"RangeInAMissingBar", [](Definition& d) { d.ranges[0].region = VFIO_PCI_BAR5_REGION_INDEX; }, EINVAL},
     {"RangeInTheRom", [](Definition& d) { d.ranges[0].region = VFIO_PCI_ROM_REGION_INDEX; }, EINVAL},
     {"TooManySteps",
-     [](Definition& d) { d.stop.assign(VFIO_PCI_HOOKS_MAX_STEPS + 1, step(VFIO_PCI_HOOKS_STEP_WRITE, 0x83c)); }, EINVAL},
+     [](Definition& d) {
+       d.stop.assign(VFIO_PCI_HOOKS_MAX_STEPS + 1, step(VFIO_PCI_HOOKS_STEP_WRITE, 0x83c));
+     },
+     EINVAL},
     {"UnknownStep", [](Definition& d) { d.stop = {step(99, 0x83c)}; }, EINVAL},
     {"StepBehindTheBar", [](Definition& d) { d.stop = {step(VFIO_PCI_HOOKS_STEP_WRITE, 16 << 10)}; }, EINVAL},
     {"UnalignedStep", [](Definition& d) { d.stop = {step(VFIO_PCI_HOOKS_STEP_WRITE, 0x83e)}; }, EINVAL},
-    {"StepOfEightBytes", [](Definition& d) { d.stop = {step(VFIO_PCI_HOOKS_STEP_WRITE, 0x838, 0, 8)}; }, EINVAL},
-    {"StepInAMissingBar", [](Definition& d) { d.stop = {step(VFIO_PCI_HOOKS_STEP_WRITE, 0, 0, 4, 0, 5)}; }, EINVAL},
+    {"StepOfEightBytes", [](Definition& d) { d.stop = {step(VFIO_PCI_HOOKS_STEP_WRITE, 0x838, 0, 8)}; },
+     EINVAL},
+    {"StepInAMissingBar", [](Definition& d) { d.stop = {step(VFIO_PCI_HOOKS_STEP_WRITE, 0, 0, 4, 0, 5)}; },
+     EINVAL},
     {"SlotTooHigh",
-     [](Definition& d) { d.stop = {step(VFIO_PCI_HOOKS_STEP_SAVE, 0x83c, 0, 4, VFIO_PCI_HOOKS_SAVED)}; }, EINVAL},
+     [](Definition& d) { d.stop = {step(VFIO_PCI_HOOKS_STEP_SAVE, 0x83c, 0, 4, VFIO_PCI_HOOKS_SAVED)}; },
+     EINVAL},
     {"LongPoll", [](Definition& d) { d.stop = {step(VFIO_PCI_HOOKS_STEP_POLL, 8, 100001)}; }, EINVAL},
-    {"LongProgram", [](Definition& d) { d.stop.assign(11, step(VFIO_PCI_HOOKS_STEP_DELAY, 0, 100000)); }, EINVAL},
+    {"LongProgram", [](Definition& d) { d.stop.assign(11, step(VFIO_PCI_HOOKS_STEP_DELAY, 0, 100000)); },
+     EINVAL},
     {"ResetThatWaits", [](Definition& d) { d.reset = {step(VFIO_PCI_HOOKS_STEP_DELAY, 0, 10)}; }, EINVAL},
     {"UnknownHandler", [](Definition& d) { d.handlers = {"no-such-handler"}; }, ENOENT},
-    {"ChannelTwice", [](Definition& d) { d.handlers = {"channel", "channel"}; }, EINVAL},
+    {"ChannelTwice",
+     [](Definition& d) {
+       d.handlers = {"channel", "channel"};
+     },
+     EINVAL},
     {"ParametersWithoutAModel", [](Definition& d) { d.parameters = {parameter("a", "1", "1")}; }, EINVAL},
     {"ModelWithoutMigration", [](Definition& d) { d.flags = 0, d.model = "org.example/a"; }, EINVAL},
-    {"ModelThatDoesNotEnd", [](Definition& d) { d.model = std::string(VFIO_PCI_HOOKS_TEXT_LEN, 'm'); }, EINVAL},
+    {"ModelThatDoesNotEnd", [](Definition& d) { d.model = std::string(VFIO_PCI_HOOKS_TEXT_LEN, 'm'); },
+     EINVAL},
     {"ModelOfTwoLines", [](Definition& d) { d.model = "a\nb"; }, EINVAL},
     {"TooManyParameters", with_parameters([](auto& p) {
-       for (int i = 0; i <= VFIO_PCI_HOOKS_MAX_PARAMETERS; ++i) p.push_back(parameter("p" + std::to_string(i), "1", "1"));
-     }), EINVAL},
+       for (int i = 0; i <= VFIO_PCI_HOOKS_MAX_PARAMETERS; ++i)
+         p.push_back(parameter("p" + std::to_string(i), "1", "1"));
+     }),
+     EINVAL},
     {"ParameterTwice", with_parameters([](auto& p) { p.assign(2, parameter("a", "1", "1")); }), EINVAL},
     {"ParameterModel", with_parameters([](auto& p) { p = {parameter("model", "1", "1")}; }), EINVAL},
     {"ParameterWithoutAName", with_parameters([](auto& p) { p = {parameter("", "1", "1")}; }), EINVAL},
     {"ParameterOfAPath", with_parameters([](auto& p) { p = {parameter("a/b", "1", "1")}; }), EINVAL},
     {"ParameterOfCapitals", with_parameters([](auto& p) { p = {parameter("Queues", "1", "1")}; }), EINVAL},
-    {"ParameterNameThatDoesNotEnd", with_parameters([](auto& p) { p = {parameter(std::string(32, 'a'), "1", "1")}; }), EINVAL},
-    {"ParameterWithUnknownFlags", with_parameters([](auto& p) { p = {parameter("a", "1", "1", 2)}; }), EINVAL},
+    {"ParameterNameThatDoesNotEnd",
+     with_parameters([](auto& p) { p = {parameter(std::string(32, 'a'), "1", "1")}; }), EINVAL},
+    {"ParameterWithUnknownFlags", with_parameters([](auto& p) { p = {parameter("a", "1", "1", 2)}; }),
+     EINVAL},
     {"ParameterValueNotAllowed", with_parameters([](auto& p) { p = {parameter("a", "3", "1|2")}; }), EINVAL},
     {"ParameterOffValueNotAllowed", with_parameters([](auto& p) {
        p = {parameter("a", "1", "1|2")};
        p[0].off_value[0] = '3';
-     }), EINVAL},
+     }),
+     EINVAL},
     {"ParameterValueThatDoesNotEnd",
-     with_parameters([](auto& p) { p = {parameter("a", std::string(64, '1'), std::string(64, '1'))}; }), EINVAL},
-    {"ParameterValueOfTwoWords", with_parameters([](auto& p) { p = {parameter("a", "b c", "b c")}; }), EINVAL},
+     with_parameters([](auto& p) { p = {parameter("a", std::string(64, '1'), std::string(64, '1'))}; }),
+     EINVAL},
+    {"ParameterValueOfTwoWords", with_parameters([](auto& p) { p = {parameter("a", "b c", "b c")}; }),
+     EINVAL},
     {"ParameterThatAllowsNothing", with_parameters([](auto& p) { p = {parameter("a", "", "")}; }), EINVAL},
     {"AllowedValuesThatDoNotEnd",
      with_parameters([](auto& p) { p = {parameter("a", "1", "1|" + std::string(254, '2'))}; }), EINVAL},
     {"DescriptionOfTwoLines", with_parameters([](auto& p) {
        p = {parameter("a", "1", "1")};
        p[0].description[1] = '\n';
-     }), EINVAL},
-    {"TooManyHandlers", [](Definition& d) { d.handlers.assign(VFIO_PCI_HOOKS_MAX_HANDLERS + 1, "channel"); }, EINVAL},
+     }),
+     EINVAL},
+    {"TooManyHandlers", [](Definition& d) { d.handlers.assign(VFIO_PCI_HOOKS_MAX_HANDLERS + 1, "channel"); },
+     EINVAL},
 };
 
 class MistakeTest : public HooksTest, public ::testing::WithParamInterface<Mistake> {};

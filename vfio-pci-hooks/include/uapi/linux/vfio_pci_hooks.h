@@ -157,6 +157,7 @@ struct vfio_pci_hooks_define {
 	__u32 nr_ranges;
 	__u32 ioctls;			/* bit n: the worker wants ioctl VFIO_BASE + n; 7 to 16 without GET_REGION_INFO (8) */
 	__u32 device_features;		/* bit n: the worker wants VFIO_DEVICE_FEATURE n, as far as vfio leaves it to drivers */
+	__u32 reserved0;		/* 0 */
 	__u64 handlers;			/* pointer to struct vfio_pci_hooks_handler[nr_handlers], first asked first */
 	__u64 ranges;			/* pointer to struct vfio_pci_hooks_range[nr_ranges], of the channel */
 	__u64 max_state;		/* upper bound of the whole stream in bytes, framing included; EFBIG beyond */
@@ -169,7 +170,8 @@ struct vfio_pci_hooks_define {
 	__u32 reserved;			/* 0 */
 	__u64 parameters;		/* pointer to struct vfio_pci_hooks_parameter[nr_parameters] */
 };
-#define VFIO_PCI_HOOKS_DEFINE		_IOW(VFIO_PCI_HOOKS_IOC_TYPE, 1, struct vfio_pci_hooks_define)
+/* The number names the size of the first version, so that it stays when the structure grows. */
+#define VFIO_PCI_HOOKS_DEFINE		_IOC(_IOC_WRITE, VFIO_PCI_HOOKS_IOC_TYPE, 1, 128)
 
 struct vfio_pci_hooks_undefine {
 	__u32 argsz;
