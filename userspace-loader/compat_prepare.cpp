@@ -2,11 +2,29 @@
 #include "compat_prepare.hpp"
 
 #include <cerrno>
+#include <csignal>
 
 #include <fmt/core.h>
 
 namespace hookline::loader {
 namespace {
+
+/// Whoever ends the program meanwhile has to wait for all or none; then the signal does what it always does.
+class SignalsHeld {
+ public:
+  SignalsHeld() {
+    sigset_t signals;
+    sigemptyset(&signals);
+    for (const int signal : {SIGINT, SIGTERM, SIGHUP}) sigaddset(&signals, signal);
+    pthread_sigmask(SIG_BLOCK, &signals, &before_);
+  }
+  ~SignalsHeld() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+  SignalsHeld(const SignalsHeld&) = delete;
+  SignalsHeld& operator=(const SignalsHeld&) = delete;
+
+ private:
+  sigset_t before_;
+};
 
 const char* remedy(int code) {
   switch (code) {
@@ -24,6 +42,7 @@ const char* remedy(int code) {
 
 Result<void> write_parameters(const std::vector<ParameterValue>& wanted, const std::vector<ParameterValue>& before,
                               const ParameterWrite& write) {
+  const SignalsHeld held;
   for (size_t i = 0; i < wanted.size(); ++i) {
     const Result<void> ok = write(wanted[i]);
     if (ok) continue;

@@ -21,7 +21,8 @@ namespace hookline::loader {
 
 using ParameterWrite = std::function<Result<void>(const ParameterValue& parameter)>;
 
-/// `before`: the same parameters in the same order, with the values to go back to.
+/// `before`: the same parameters in the same order, with the values to go back to. SIGINT, SIGTERM and SIGHUP wait until
+/// it is done.
 Result<void> write_parameters(const std::vector<ParameterValue>& wanted, const std::vector<ParameterValue>& before,
                               const ParameterWrite& write);
 

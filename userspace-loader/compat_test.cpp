@@ -2,6 +2,7 @@
 //
 // What `hookline compat` does with devices: a fake /sys and the loader's own record stand for the host.
 #include <cerrno>
+#include <csignal>
 #include <fstream>
 #include <map>
 #include <optional>
@@ -269,6 +270,30 @@ TEST_F(Prepare, MM5_a_failing_write_leaves_the_device_as_it_was) {
     EXPECT_EQ(values_, before) << failing;
     EXPECT_THAT(ok.error().text, HasSubstr("prepare it before its VMM starts; the device is as it was"));
   }
+}
+
+int signals_seen = 0;
+
+TEST_F(Prepare, MM5_a_signal_waits_until_all_or_none_is_written) {
+  struct sigaction counts{}, before[3];
+  counts.sa_handler = [](int) { ++signals_seen; };
+  constexpr int kSignals[] = {SIGINT, SIGTERM, SIGHUP};
+  for (size_t i = 0; i < 3; ++i) sigaction(kSignals[i], &counts, &before[i]);
+  for (const bool fails : {false, true}) {
+    signals_seen = 0;
+    size_t writes = 0;
+    const Result<void> ok = write_parameters(wanted_, before_, [&](const ParameterValue& p) -> Result<void> {
+      ++writes;
+      for (const int signal : kSignals) raise(signal);
+      EXPECT_EQ(signals_seen, 0) << p.name;
+      if (fails && p.name == "c") return fail(EIO, "Input/output error");
+      return {};
+    });
+    EXPECT_EQ(ok.has_value(), !fails);
+    EXPECT_EQ(writes, fails ? 4u : 3u);  // "a" is written back
+    EXPECT_EQ(signals_seen, 3);
+  }
+  for (size_t i = 0; i < 3; ++i) sigaction(kSignals[i], &before[i], nullptr);
 }
 
 TEST_F(Prepare, what_could_not_be_taken_back_is_said) {

@@ -162,20 +162,21 @@ check MV4_state_begins_with_what_is_read says "$(version "${vfs[0]}")" "${hookli
 
 value() { cat "$(folder "$1")/migration/$2/value"; }
 put() { echo "$3" >"$(folder "$1")/migration/$2/value"; }
-has() { # DEVICE QUEUES OFFLOAD
-	[[ $(value "$1" queues) == "$2" && $(value "$1" offload) == "$3" ]] ||
-		{ echo "queues $(value "$1" queues), offload $(value "$1" offload)" && false; }
+has() { # DEVICE PACE QUEUES OFFLOAD
+	local got
+	got="$(value "$1" pace) $(value "$1" queues) $(value "$1" offload)"
+	[[ $got == "$2 $3 $4" ]] || { echo "pace, queues, offload are $got" && false; }
 }
-check MM3_a_new_device_has_init_values has "${vfs[0]}" 1 off
+check MM3_a_new_device_has_init_values has "${vfs[0]}" normal 1 off
 check MM2_a_value_is_written put "${vfs[0]}" queues 3
 check MM2_what_is_not_allowed_is_refused status_is 1 put "${vfs[0]}" queues 5
 check MM5_the_other_one_can_receive "${hookline[@]}" compat check --source "${vfs[0]}" --dest "${vfs[1]}"
 check MM5_prepare "${hookline[@]}" compat prepare --source "${vfs[0]}" --dest "${vfs[1]}"
-check MM5_prepared_as_the_source has "${vfs[1]}" 3 off
+check MM5_prepared_as_the_source has "${vfs[1]}" normal 3 off
 check MM5_prepare_twice "${hookline[@]}" compat prepare --source "${vfs[0]}" --dest "${vfs[1]}"
 check MM5_prepared_is_what_it_says_of_itself diff <(version "${vfs[0]}") <(version "${vfs[1]}")
 check MM3_apply_leaves_what_was_written says "nothing to do" "${hookline[@]}" apply "$two_vfs"
-check MM3_and_it_is_still_there has "${vfs[0]}" 3 off
+check MM3_and_it_is_still_there has "${vfs[0]}" normal 3 off
 check MM2_the_other_is_written put "${vfs[0]}" offload on
 
 # ---- state from one to the other
@@ -184,7 +185,7 @@ check LD2_save "${hookline[@]}" save "${vfs[0]}" -o "$work/state"
 check LD2_state_begins_as_ours grep -qa org.hookline.test/loader-toy "$work/state"
 pipe() { "${hookline[@]}" save "${vfs[0]}" | "${hookline[@]}" restore "${vfs[1]}"; }
 check LD2_save_into_restore pipe
-check MM5_a_state_brings_the_sources_values has "${vfs[1]}" 3 on
+check MM5_a_state_brings_the_sources_values has "${vfs[1]}" normal 3 on
 truncated() { head -c "$(($(stat -c %s "$work/state") - 1))" "$work/state" | "${hookline[@]}" restore "${vfs[1]}"; }
 check RL2_truncated_state_fails status_is 1 truncated
 check RL2_truncated_state_is_refused_as_such says "not restored: cannot go to STOP" truncated
@@ -217,10 +218,12 @@ check RL5_successor_replaces wait_for has_new_worker "${vfs[0]}" "$worker"
 holder=$!
 check LD2_held_open wait_for grep -q "held open" "$work/hold.log"
 check LD2_status_shows_it status_says "${vfs[1]}" "d['open'], d['served'], d['migration_state']" "(True, True, 'RUNNING')"
-check MM2_the_source_is_another_now put "${vfs[0]}" queues 2
+# Nothing differs but what may change while the device is open: no EBUSY would protect the guest.
+check MM2_the_source_is_another_now put "${vfs[0]}" pace slow
 prepare() { "${hookline[@]}" compat prepare --source "${vfs[0]}" --dest "${vfs[1]}"; }
 check MM6_open_device_is_not_prepared says "a VMM has the device open" prepare
-check MM5_failed_prepare_changes_nothing has "${vfs[1]}" 3 on
+check MM6_open_device_keeps_its_values has "${vfs[1]}" normal 3 on
+check MM6_open_device_is_no_candidate status_is 1 "${hookline[@]}" compat select --source "${vfs[0]}" "${vfs[1]}"
 check LD2_device_in_use_is_not_detached says "in use by hookline (process $holder)" "${hookline[@]}" detach "${vfs[1]}"
 check LD2_and_stays_bound status_says "${vfs[1]}" "d['bound'], d['open']" "(True, True)"
 check LD2_apply_leaves_it_in_use says "nothing to do" "${hookline[@]}" apply "$two_vfs"
@@ -230,6 +233,19 @@ check RL5_open_device_is_served_again wait_for status_says "${vfs[1]}" "d['serve
 check RL5_and_stays_open kill -0 "$holder"
 kill "$holder"
 wait "$holder"
+
+# The last file takes nothing, so that the two before it are written, and written back.
+value "${vfs[1]}" offload >"$work/offload"
+last=$(folder "${vfs[1]}")/migration/offload/value
+check MM2_and_more_of_the_source put "${vfs[0]}" queues 2
+mount --bind "$work/offload" "$last"
+mount -o remount,bind,ro "$last"
+check MM5_failing_prepare_says_where says 'parameter "offload" cannot become on' prepare
+check MM5_failing_prepare_is_taken_back grep -q "the device is as it was" "$work/said"
+check MM5_failed_prepare_changes_nothing has "${vfs[1]}" normal 3 on
+umount "$last"
+check MM5_then_it_is_prepared prepare
+check MM5_as_the_source_is_now has "${vfs[1]}" slow 2 on
 
 # ---- given back
 
