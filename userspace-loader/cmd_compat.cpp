@@ -111,10 +111,16 @@ int run_select(const Select& command, const Globals& globals) {
   }
   std::vector<Judged> all;
   for (const std::string& dest : dests) {
-    const auto sides = describe_destinations(dest, host, globals);
-    if (!sides && sides.error().code == kUsage) return report(sides.error());
+    auto sides = describe_destinations(dest, host, globals);
     if (!sides) {
-      all.push_back(judge(sides.error()));
+      Undescribed& side = sides.error();
+      // One that is damaged says nothing about the others.
+      if (side.code == kUsage)
+        side.reason = {.code = "unknown-destination",
+                       .field = "description",
+                       .text = side.reason.text,
+                       .fix = "describe it anew with `hookline compat export DEVICE|CONFIG`"};
+      all.push_back(judge(side));
       continue;
     }
     for (const Side& side : *sides) all.push_back(judge(source->descriptor, side));

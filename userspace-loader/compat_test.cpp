@@ -227,6 +227,33 @@ TEST_F(CompatDevice, MM6_prepare_asks_under_its_lock_and_leaves_a_device_in_use_
   EXPECT_EQ(host_.read(file), "1");
 }
 
+TEST_F(CompatDevice, MM5_a_host_that_is_busy_is_no_answer) {
+  const Descriptor source = describe_source(kName, compat_)->descriptor;
+  const auto lock = compat_.state.lock();
+  ASSERT_TRUE(lock);
+  const auto prepared = prepare(source, address_, compat_);
+  ASSERT_FALSE(prepared);
+  EXPECT_EQ(prepared.error().code, kUnknown);
+  EXPECT_THAT(prepared.error().reason.text, HasSubstr("is at work"));
+}
+
+TEST_F(CompatDevice, MM5_a_write_that_fails_is_no_answer_and_changes_nothing) {
+  Descriptor source = describe_source(kName, compat_)->descriptor;
+  source.emits = "1";
+  std::erase_if(source.parameters, [](const DescribedParameter& p) { return p.version; });
+  const auto first = host_.device(kName) / "migration/state_version/value", second = host_.device(kName) / "migration/queues/value";
+  compat_.is_open = [&](const PciAddress&) -> Result<bool> {
+    std::filesystem::remove(second);
+    std::filesystem::create_directory(second);
+    return false;
+  };
+  const auto prepared = prepare(source, address_, compat_);
+  ASSERT_FALSE(prepared);
+  EXPECT_EQ(prepared.error().code, kUnknown);
+  EXPECT_THAT(prepared.error().reason.text, HasSubstr("the device is as it was"));
+  EXPECT_EQ(host_.read(first), "2");
+}
+
 // ---- prepare
 
 class Prepare : public testing::Test {
