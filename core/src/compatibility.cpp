@@ -84,8 +84,7 @@ void destination_is_whole(const Descriptor&, const Descriptor& dest, Reasons& re
          .dest = "",
          .text = fmt::format("the destination does not say {}", what),
          .fix =
-             "describe it with `hookline compat export` or `hookline describe --json`; a migration_version "
-             "describes a source only"});
+             "describe it with `hookline compat export DEVICE|CONFIG`; a migration_version describes a source only"});
   };
   if (!dest.reads) return lacks("reads", "which state versions it reads");
   for (const DescribedParameter& p : dest.parameters) {
