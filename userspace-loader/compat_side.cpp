@@ -64,10 +64,6 @@ Described<Descriptor> read_text(const std::string& name, const std::string& text
   return *std::move(descriptor);
 }
 
-}  // namespace
-
-bool names_config(std::string_view word) { return word.ends_with(".yaml") || word.ends_with(".yml"); }
-
 Described<Side> describe_file(const std::string& word) {
   std::ifstream opened;
   if (word != "-") {
@@ -82,24 +78,16 @@ Described<Side> describe_file(const std::string& word) {
   return Side{.name = word, .descriptor = *std::move(descriptor)};
 }
 
-Described<Side> describe_source(const std::string& word, const CompatHost& host) {
-  const auto address = parse_pci_address(word);
-  if (!address) return describe_file(word);
-  const auto text = ask_device(*address, host);
-  if (!text) return tl::make_unexpected(text.error());
-  auto descriptor = parse_descriptor(*text);
-  if (!descriptor)
-    return tl::make_unexpected(not_known(word, "migration_version",
-                                         fmt::format("its migration_version is not Hookline's: {}", descriptor.error().text),
-                                         "ask the driver that the device is bound to"));
-  return Side{.name = word, .descriptor = *std::move(descriptor)};
-}
+struct Look {
+  Side side;
+  bool worker_agrees;
+};
 
-Described<Side> describe_device(const PciAddress& address, const CompatHost& host) {
+/// One look at the device; its files are read one after the other.
+Described<Look> look_at(const PciAddress& address, const Result<std::optional<DeviceRecord>>& record, const CompatHost& host) {
   const std::string name = to_string(address);
   const auto version = ask_device(address, host);
   if (!version) return tl::make_unexpected(version.error());
-  const auto record = host.state.device(address);
   if (!record) return tl::make_unexpected(not_known(name, "chain", record.error().text, "apply its configuration again"));
   if (!*record)
     return tl::make_unexpected(not_known(name, "chain", "it was not set up by hookline on this host",
@@ -117,13 +105,41 @@ Described<Side> describe_device(const PciAddress& address, const CompatHost& hos
   auto descriptor = describe_chain(*chain, values, (*record)->device.config_space);
   if (!descriptor)
     return tl::make_unexpected(not_known(name, "chain", descriptor.error().text, "apply its configuration again"));
-  const auto expected = migration_version(*descriptor);
-  if (!expected || *expected != *version)
-    return tl::make_unexpected(not_known(name, "migration_version",
-                                         "its worker answers otherwise than the plugins on disk: they were replaced since it was started",
-                                         "restart its worker (`systemctl restart hookline@DEVICE`), then ask again"));
   const Result<bool> open = host.is_open(address);
-  return Side{name, *std::move(descriptor), !open ? Use::not_known : (*open ? Use::open : Use::free)};
+  const auto expected = migration_version(*descriptor);
+  return Look{.side = {name, *std::move(descriptor), !open ? Use::not_known : (*open ? Use::open : Use::free)},
+              .worker_agrees = expected && *expected == *version};
+}
+
+}  // namespace
+
+bool names_config(std::string_view word) { return word.ends_with(".yaml") || word.ends_with(".yml"); }
+
+Described<Side> describe_source(const std::string& word, const CompatHost& host) {
+  const auto address = parse_pci_address(word);
+  if (!address) return describe_file(word);
+  const auto text = ask_device(*address, host);
+  if (!text) return tl::make_unexpected(text.error());
+  auto descriptor = parse_descriptor(*text);
+  if (!descriptor)
+    return tl::make_unexpected(not_known(word, "migration_version",
+                                         fmt::format("its migration_version is not Hookline's: {}", descriptor.error().text),
+                                         "ask the driver that the device is bound to"));
+  return Side{.name = word, .descriptor = *std::move(descriptor)};
+}
+
+Described<Side> describe_device(const PciAddress& address, const CompatHost& host) {
+  const std::string name = to_string(address);
+  const auto record = host.state.device(address);
+  // Somebody may write a value between one read and the next.
+  for (int again = 0; again < 2; ++again) {
+    auto look = look_at(address, record, host);
+    if (!look) return tl::make_unexpected(look.error());
+    if (look->worker_agrees) return std::move(look->side);
+  }
+  return tl::make_unexpected(not_known(name, "migration_version",
+                                       "its worker answers otherwise than the plugins on disk: they were replaced since it was started",
+                                       "restart its worker (`systemctl restart hookline@DEVICE`), then ask again"));
 }
 
 Described<std::vector<Side>> describe_config(const std::string& file, const Globals& globals) {

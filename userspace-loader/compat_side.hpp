@@ -53,9 +53,7 @@ struct CompatHost {
   std::function<Result<bool>(const PciAddress&)> is_open;
 };
 
-/// A file's text, "-" being standard input. `word` as on the command line.
-Described<Side> describe_file(const std::string& word);
-/// FILE, "-", or DEVICE.
+/// FILE, "-" for standard input, or DEVICE; `word` as on the command line.
 Described<Side> describe_source(const std::string& word, const CompatHost& host);
 /// DEVICE, by its plugins and values, and whether it is open.
 Described<Side> describe_device(const PciAddress& address, const CompatHost& host);

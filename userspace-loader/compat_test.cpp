@@ -109,6 +109,17 @@ TEST_F(CompatDevice, MV4_a_worker_that_answers_otherwise_than_its_files_is_not_b
   EXPECT_THAT(dest.error().reason.text, HasSubstr("replaced since it was started"));
 }
 
+TEST_F(CompatDevice, MV4_a_value_written_while_it_is_read_replaces_no_plugin) {
+  set("state_version", "1");
+  compat_.is_open = [this](const PciAddress&) {
+    set("state_version", "2");  // after it was read
+    return open_;
+  };
+  const auto dest = describe_device(address_, compat_);
+  ASSERT_TRUE(dest) << dest.error().reason.text;
+  EXPECT_EQ(dest->descriptor.emits, "2");
+}
+
 TEST_F(CompatDevice, MV3_no_attribute_means_not_compatible) {
   std::filesystem::remove(host_.device(kName) / "migration_version");
   for (const auto& code : {describe_device(address_, compat_).error().code, describe_source(kName, compat_).error().code})
@@ -234,7 +245,7 @@ TEST_F(CompatDevice, MM5_a_host_that_is_busy_is_no_answer) {
   const auto prepared = prepare(source, address_, compat_);
   ASSERT_FALSE(prepared);
   EXPECT_EQ(prepared.error().code, kUnknown);
-  EXPECT_THAT(prepared.error().reason.text, HasSubstr("is at work"));
+  EXPECT_THAT(prepared.error().reason.text, HasSubstr("`hookline compat prepare` is at work"));
 }
 
 TEST_F(CompatDevice, MM5_a_write_that_fails_is_no_answer_and_changes_nothing) {

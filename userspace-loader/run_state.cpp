@@ -173,7 +173,7 @@ Result<RunState::Lock> RunState::lock() const {
   Lock lock(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
   if (lock.get() < 0) return fail(errno, fmt::format("cannot open {}: {}; is this root?", path.string(), std::strerror(errno)));
   if (::flock(lock.get(), LOCK_EX | LOCK_NB) < 0)
-    return fail(EBUSY, "another `hookline apply` or `hookline detach` is at work; try again when it has ended");
+    return fail(EBUSY, "another `hookline apply`, `hookline detach` or `hookline compat prepare` is at work; try again when it has ended");
   return lock;
 }
 

@@ -76,7 +76,7 @@ class RunState {
 
   /// Released with the object, and with the process.
   using Lock = FileDescriptor;
-  /// EBUSY: another apply or detach is at work.
+  /// EBUSY: another apply, detach or prepare is at work.
   Result<Lock> lock() const;
 
  private:

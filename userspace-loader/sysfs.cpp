@@ -135,10 +135,6 @@ Result<std::string> Sysfs::migration_version(const PciAddress& address) const {
   return read_line(device(address) / "migration_version");
 }
 
-Result<std::string> Sysfs::migration_model(const PciAddress& address) const {
-  return read_line(device(address) / "migration/model");
-}
-
 Result<std::string> Sysfs::migration_value(const PciAddress& address, const std::string& parameter) const {
   return read_line(device(address) / "migration" / parameter / "value");
 }

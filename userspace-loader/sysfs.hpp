@@ -72,7 +72,6 @@ class Sysfs {
 
   /// The device's own description for a destination. ENOENT: it does not migrate; ENOTCONN, ETIMEDOUT: nobody answers.
   Result<std::string> migration_version(const PciAddress& address) const;
-  Result<std::string> migration_model(const PciAddress& address) const;
   /// EBUSY: it cannot change while the device is open; EINVAL: not an allowed value.
   Result<std::string> migration_value(const PciAddress& address, const std::string& parameter) const;
   Result<void> set_migration_value(const PciAddress& address, const std::string& parameter, const std::string& value) const;

@@ -169,7 +169,7 @@ std::string value_of(const json& object, const char* key, const std::string& whe
 DescribedParameter parameter_of(const json& object) {
   if (!object.is_object()) refuse("an item of \"parameters\" is {}, an object is expected", kind(object));
   DescribedParameter p;
-  p.name = text_of(get(object, "name", "parameters.name"), "parameters.name", kMaxListed);
+  p.name = text_of(get(object, "name", "parameters.name"), "parameters.name", kMaxIdentity);
   if (!is_parameter_name(p.name))
     refuse("\"{}\" is no name of a parameter; use a-z, 0-9 and _, at most {} bytes", shown(p.name),
            kMaxParameterName);
