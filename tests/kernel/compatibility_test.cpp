@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // What a device answers in sysfs is what becomes of a migration: two VFs, chains that differ in model, versions and
-// parameters, a VFIO client, and workers that are threads of the test. The type level is asked as well: the three never
-// disagree.
+// parameters, a VFIO client, and workers that are threads of the test. The type level is asked as well, by the rules alone:
+// the three never disagree.
 #include <fcntl.h>
 #include <linux/vfio.h>
 #include <unistd.h>
@@ -18,6 +18,7 @@
 #include <gtest/gtest.h>
 
 #include <hookline/chain_descriptor.hpp>
+#include <hookline/compatibility.hpp>
 #include <hookline/hook_channel.hpp>
 #include <hookline/hook_serve.hpp>
 #include <hookline/plugin.hpp>
@@ -65,6 +66,7 @@ struct Kind {
   std::vector<hookline_parameter> parameters;
   hookline_plugin plugin = detail::describe<Word>(kInfo);
   std::optional<Chain> chain;
+  std::string config{};  ///< what the fingerprint of the function's configuration space is taken to be
 
   const char* text(std::string t) { return texts.emplace_back(std::move(t)).c_str(); }
   void add(const std::string& parameter, const std::string& init, const std::string& off, const std::string& allowed,
@@ -109,8 +111,10 @@ std::unique_ptr<Kind> any_kind(std::mt19937& random) {
     kind->add("offload", "on", "off", one_in(3) ? "on" : "off|on");
     if (std::string_view(kind->parameters.back().allowed_values) == "on") kind->parameters.back().off_value = "on";
   }
+  constexpr const char* kConfigs[] = {"", "8086:10ca rev 01", "8086:10ca rev 02"};
+  kind->config = kConfigs[random() % std::size(kConfigs)];
   kind->build();
-  kind->name = fmt::format("{} {}", kind->plugin.model, kind->plugin.migration_version);
+  kind->name = fmt::format("{} {} [{}]", kind->plugin.model, kind->plugin.migration_version, kind->config);
   for (size_t i = 0; i < kind->parameters.size(); ++i)
     kind->name += fmt::format(" {}={}({})", kind->parameters[i].name, kind->begins_with()[i], kind->parameters[i].allowed_values);
   return kind;
@@ -132,9 +136,9 @@ class Host {
     const auto bound = sysfs::bind(address_, "vfio-pci-hooks");
     if (!bound) throw std::runtime_error(bound.error().text);
     channel_.emplace(std::move(*control.attach(parse(address_))));
-    serving_ = std::thread([this, &kind] { serve_opens(*kind.chain); });
+    serving_ = std::thread([this, &kind] { serve_opens(kind); });
     answering_ = std::thread([this, &kind] {
-      const auto ended = serve_queries(*channel_, *kind.chain, "", {.should_stop = [this] { return stop_.load(); }, .idle_ms = 20});
+      const auto ended = serve_queries(*channel_, *kind.chain, kind.config, {.should_stop = [this] { return stop_.load(); }, .idle_ms = 20});
       EXPECT_TRUE(ended) << ended.error().text;
     });
   }
@@ -182,14 +186,15 @@ class Host {
   }
 
  private:
-  void serve_opens(const Chain& chain) {
+  void serve_opens(const Kind& kind) {
+    const Chain& chain = *kind.chain;
     while (!stop_) {
       const auto session = channel_->wait_open(chain, false);
       if (!session) {
         std::this_thread::sleep_for(2ms);
         continue;
       }
-      const auto device = OpenDevice::open(chain, **session, {});
+      const auto device = OpenDevice::open(chain, **session, {.config_space = kind.config});
       if (!device) return;
       (void)serve(**session, **device, {.should_stop = [this] { return stop_.load(); }, .idle_ms = 20});
     }
@@ -217,6 +222,14 @@ bool migrate(const vfio::Device& source, const vfio::Device& destination) {
   return destination.set_state(VFIO_DEVICE_STATE_RUNNING).has_value() && written;
 }
 
+/// What a scheduler is told by the rules, far from either device: of a destination of that kind, with that fingerprint.
+Verdict rules(const std::string& version, const Kind& to, const std::string& config) {
+  const auto source = parse_descriptor(version);
+  const auto destination = parse_descriptor(migration_info(*describe_chain(*to.chain, to.begins_with(), config)));
+  if (!source || !destination) throw std::runtime_error((source ? destination : source).error().text);
+  return check_compatibility(*source, *destination);
+}
+
 class CompatibilityTest : public ::testing::Test {
  protected:
   void SetUp() override {
@@ -233,7 +246,7 @@ class CompatibilityTest : public ::testing::Test {
 
 TEST_F(CompatibilityTest, MV4_WhatSysfsAnswersIsWhatTheTypeLevelSaysAndWhatAMigrationDoes) {
   std::mt19937 random(20201109);
-  int yes = 0, no = 0;
+  int yes = 0, no = 0, by_config = 0;
   for (int pair = 0; pair < 20; ++pair) {
     const auto from = any_kind(random), to = any_kind(random);
     SCOPED_TRACE(from->name + " -> " + to->name);
@@ -241,7 +254,12 @@ TEST_F(CompatibilityTest, MV4_WhatSysfsAnswersIsWhatTheTypeLevelSaysAndWhatAMigr
     const std::string version = source.migration_version();
     const bool answer = destination.put("migration_version", version) == 0;
     ++(answer ? yes : no);
-    EXPECT_EQ(accept_source(*to->chain, "", version.substr(0, version.find('\n'))).has_value(), answer);
+    const Verdict exported = rules(version, *to, to->config), type = rules(version, *to, "");
+    EXPECT_EQ(exported.answer, answer ? Answered::yes : Answered::no) << to_text(exported);
+    // A type has no configuration space: of that it says nothing, of the rest the same.
+    std::vector<Reason> rest = exported.reasons;
+    by_config += std::erase_if(rest, [](const Reason& reason) { return reason.code == "config"; }) && rest.empty();
+    EXPECT_EQ(type.reasons, rest);
     EXPECT_EQ(destination.values(*to), to->begins_with()) << "asking changes nothing";
 
     const vfio::Device there = source.open(*container_), here = destination.open(*container_);
@@ -265,6 +283,7 @@ TEST_F(CompatibilityTest, MV4_WhatSysfsAnswersIsWhatTheTypeLevelSaysAndWhatAMigr
   // A sample that only says one of them would prove nothing.
   EXPECT_GE(yes, 4);
   EXPECT_GE(no, 4);
+  EXPECT_GE(by_config, 1) << "no pair that differs in the configuration space only";
 }
 
 // The destination gets each value by one write, and then there is nothing left for the migration to change.

@@ -55,9 +55,13 @@ class Host:
     def load_module(self):
         run("insmod", self.module)
 
+    @staticmethod
+    def plugin_options(plugin_dirs):
+        words = [word for folder in plugin_dirs for word in ("--plugin-dir", folder)]
+        return words + (["--allow-untrusted"] if plugin_dirs else [])
+
     def apply(self, file, plugin_dirs=()):
-        extra = [word for folder in plugin_dirs for word in ("--plugin-dir", folder)]
-        return run(self.program, *extra, *(["--allow-untrusted"] if plugin_dirs else []), "apply", file)
+        return run(self.program, *self.plugin_options(plugin_dirs), "apply", file)
 
     def detach(self, device):
         return run(self.program, "detach", device)
@@ -76,6 +80,43 @@ class Host:
                 return file.read()
         except FileNotFoundError:
             return ""
+
+    def compat_export(self, device):
+        return self.compat("export", device)[1]
+
+    def compat_check(self, *arguments, plugin_dirs=(), text=""):
+        """The verdict, whose "compatible" and whose exit status say the same: yes or no. text: standard input."""
+        status, out = self.compat("check", *arguments, "--json", plugin_dirs=plugin_dirs, text=text, statuses=(0, 1))
+        verdict = json.loads(out)
+        if verdict["compatible"] is not (status == 0):
+            raise HostError(f"compat check: status {status}: {out}")
+        return verdict
+
+    def compat(self, *arguments, plugin_dirs=(), text="", statuses=(0,)):
+        command = [self.program, *self.plugin_options(plugin_dirs), "compat", *arguments]
+        done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=120, check=False)
+        if done.returncode not in statuses:
+            raise HostError(f"{' '.join(command)}: status {done.returncode}: {done.stdout.strip()} {done.stderr.strip()}")
+        return done.returncode, done.stdout
+
+    def migration_version(self, device):
+        """By one read()."""
+        file = os.open(f"/sys/bus/pci/devices/{device}/migration_version", os.O_RDONLY)
+        try:
+            return os.read(file, 8192)
+        finally:
+            os.close(file)
+
+    def offer(self, device, version):
+        """Another device's migration_version; OSError: refused."""
+        file = os.open(f"/sys/bus/pci/devices/{device}/migration_version", os.O_WRONLY)
+        try:
+            os.write(file, version)
+        finally:
+            os.close(file)
+
+    def set_parameter(self, device, name, value):
+        write(f"/sys/bus/pci/devices/{device}/migration/{name}/value", f"{value}\n")
 
     def second_address(self, address):
         run("ip", "address", "add", f"{address}/24", "dev", self.netdev)

@@ -24,7 +24,7 @@ from session import Session
 # On a guest with traffic in both directions, in this order. What leaves it with another number of devices, or with what was
 # not seen, comes last.
 ORDER = [
-    "LD4_CH5_live_guest_under_traffic",
+    "MV4_LD4_CH5_live_guest_under_traffic",
     "CH5_blocked_reasons_say_why",
     "LD4_mailbox_in_use_while_migrating",
     "LD4_idle_guest",
@@ -33,12 +33,14 @@ ORDER = [
     "RL2_cancelled_in_pre_copy",
     "RL2_cancelled_in_the_devices_stop_copy",
     "RL5_source_worker_killed_in_stop_copy",
-    "RL2_destination_of_another_model",
-    "RL2_destination_with_another_plugin",
-    "RL2_destination_with_another_version",
-    "RL2_destination_with_one_plugin_more",
+    "MV4_RL2_destination_of_another_model",
+    "MV4_RL2_destination_with_another_plugin",
+    "MV4_RL2_destination_with_another_version",
+    "MV4_RL2_destination_with_the_release_before",
+    "MV4_MV5_release_before_and_back",
+    "MV4_RL2_destination_with_one_plugin_more",
     "RL2_destination_that_refuses_the_end_of_the_state",
-    "RL2_destination_with_a_chain_that_only_observes",
+    "MV4_RL2_destination_with_a_chain_that_only_observes",
     "RL2_CH3_destination_with_no_chain",
     "RL2_destination_without_multifd",
     "RL2_first_write_fails_without_switchover_ack",

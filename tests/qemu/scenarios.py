@@ -8,12 +8,15 @@ import os
 import signal
 import time
 
+import compatibility
 from host import write
 from inner import ROOT_PORT, QemuEnded, Vf
 from qmp import Timeout, wait_until
 from session import SETTLE, demand
 
-WRONG = "tests/qemu/wrong"  # in the build folder
+# In the build folder: each a plugin, in a folder of its own.
+WRONG = "tests/qemu/wrong"
+OLDER = "tests/abi/nic_v1"
 NO_CHAIN = "Unknown savevm section or instance '0000:00:04.0/vfio' 0"
 
 
@@ -62,39 +65,69 @@ class Scenarios:
         return result
 
     def configured(self, vf, chain, folder=None):
-        """Sets up one VF with that chain instead of its own."""
+        """Sets up one VF with that chain instead of its own; folder: where the first plugins are looked for. Returns the
+        configuration and its folders."""
         index = self.host.vfs.index(vf)
         path = os.path.join(self.s.folder, "other.yaml")
-        write(path, f'devices:\n  - match: {{ pf: "{self.host.pf}", vf: {index} }}\n    guest_memory: read\n    chain:\n'
+        write(path, f'devices:\n  - match: {{ pf: "{self.host.pf}", vf: {index} }}\n    guest_memory: read\n    limits: {{ access: 5s }}\n    chain:\n'
               + "".join(f"      - plugin: {plugin}\n" for plugin in chain))
-        folders = ([f"{self.host.build}/{WRONG}/{folder}"] if folder else []) + [f"{self.host.build}/plugins"]
+        folders = ([f"{self.host.build}/{folder}"] if folder else []) + [f"{self.host.build}/plugins"]
         self.host.apply(path, folders)
+        return path, folders
 
     def restore_configuration(self):
         self.host.apply(self.config)
 
-    def wrong(self, chain, folder, reason, stops=False):
-        """The destination's chain does not fit: refused, and one line of Hookline's log there says why."""
+    def ask(self, config, folders=()):
+        """Where the guest is to go, before any QEMU opens it: config and folders are what that VF was set up with."""
+        return compatibility.ask(self.host, self.here()[0], self.there()[0], config, folders)
+
+    def asked_move(self, config, folders=()):
+        """All who are asked say yes, and so it is."""
+        answer = self.ask(config, folders)
+        demand(answer.yes, f"the guest cannot go to {self.there()[0]}: {answer.why()}")
+        return self.move()
+
+    def wrong(self, chain, folder, reason, stops=False, asked=True):
+        """The destination's chain does not fit: all who are asked before say no, QEMU's migration fails, and one line of
+        Hookline's log there says why, with the same words."""
         vf = self.there()[0]
-        self.configured(vf, chain, folder)
-        mark = len(self.host.log(vf))
-        destination = self.s.start([vf], incoming=True)
+        config, folders = self.configured(vf, chain, folder)
+        destination = None
         try:
+            why = self.refusal(vf, config, folders, reason) if asked else reason
+            mark = len(self.host.log(vf))
+            destination = self.s.start([vf], incoming=True)
             self.fails(destination, reason, stops)
-            lines = [line for line in self.host.log(vf)[mark:].splitlines() if reason in line]
-            demand(len(lines) == 1, f'{len(lines)} lines of the log say "{reason}": {self.host.log(vf)[mark:]}')
-            print(f"    {lines[0]}")
+            self.logged(vf, mark, why)
         finally:
-            destination.quit()
+            if destination:
+                destination.quit()
             self.restore_configuration()
+
+    def refusal(self, vf, config, folders, reason):
+        """Why all who are asked say no, which is what the log says of it, too."""
+        mark = len(self.host.log(vf))
+        answer = self.ask(config, folders)
+        demand(not answer.yes, "all who are asked say yes")
+        demand(reason in answer.why(), f"they say: {answer.why()}")
+        self.logged(vf, mark, answer.why())
+        return answer.why()
+
+    def logged(self, vf, mark, text):
+        """One line of the log behind the mark has this text."""
+        wait_until(lambda: text in self.host.log(vf)[mark:], 10, f'the log says "{text}"')
+        lines = [line for line in self.host.log(vf)[mark:].splitlines() if text in line]
+        demand(len(lines) == 1, f'{len(lines)} lines of the log say "{text}": {lines}')
+        print(f"    {lines[0]}")
 
     def worker_of(self, vf):
         return self.host.status(vf)["worker"]["pid"]
 
     # ---- the guest goes on at the destination
 
-    def LD4_CH5_live_guest_under_traffic(self):
-        move = self.move()
+    def MV4_LD4_CH5_live_guest_under_traffic(self):
+        move = self.asked_move(self.config)
         info = move.result.info
         demand(info["vfio"]["transferred"] > 0, f"QEMU moved no device state: {info}")
         walk = [(a, b) for a, b, _, _ in move.trace.arcs(self.here()[0])]
@@ -278,28 +311,49 @@ class Scenarios:
 
     # ---- destinations that do not fit
 
-    def RL2_destination_of_another_model(self):
-        self.wrong(["nic-82576"], "other-model", 'the source is a "com.intel/82576-vf", the destination a "org.hookline.test/other"')
+    def MV4_RL2_destination_of_another_model(self):
+        self.wrong(["nic-82576"], f"{WRONG}/other-model",
+                   'the source is a "com.intel/82576-vf", the destination a "org.hookline.test/other"')
 
-    def RL2_destination_with_another_plugin(self):
-        self.wrong(["other-nic"], "other-plugin", 'written by plugin "nic-82576", the destination has plugin "other-nic"')
+    def MV4_RL2_destination_with_another_plugin(self):
+        self.wrong(["other-nic"], f"{WRONG}/other-plugin",
+                   'written by plugin "nic-82576", the destination has plugin "other-nic"')
 
-    def RL2_destination_with_another_version(self):
-        self.wrong(["nic-82576"], "other-version", 'the source emits state version 2, the destination reads 3')
+    def MV4_RL2_destination_with_another_version(self):
+        self.wrong(["nic-82576"], f"{WRONG}/other-version", 'the source emits state version 2, the destination reads 3')
 
-    def RL2_destination_with_one_plugin_more(self):
-        self.wrong(["extra-state", "nic-82576"], "extra-state",
+    def MV4_RL2_destination_with_the_release_before(self):
+        self.wrong(["nic-82576"], OLDER, 'the source emits state version 2, the destination reads 1: write 1 to parameter "state_version"')
+
+    def MV4_MV5_release_before_and_back(self):
+        """What the refusal above says to do is enough: then nic-82576 1.0 serves the guest, and hands it back."""
+        source, vf = self.here()[0], self.there()[0]
+        config, folders = self.configured(vf, ["nic-82576"], OLDER)
+        try:
+            demand(not self.ask(config, folders).yes, "the release before reads what the source emits by itself")
+            self.host.set_parameter(source, "state_version", "1")
+            self.asked_move(config, folders)
+            self.asked_move(self.config)
+        finally:
+            if self.here()[0] == source:
+                self.host.set_parameter(source, "state_version", "2")
+                self.restore_configuration()
+
+    def MV4_RL2_destination_with_one_plugin_more(self):
+        self.wrong(["extra-state", "nic-82576"], f"{WRONG}/extra-state",
                    'plugin "extra-state" 1.0 at the destination needs its state, and the source does not have it')
 
     def RL2_destination_that_refuses_the_end_of_the_state(self):
-        """The guest stops for a moment and goes on at the source."""
-        self.wrong(["nic-82576"], "other-state", "section", stops=True)
+        """The guest stops for a moment and goes on at the source. Nobody can be asked: the plugin says that it reads what comes."""
+        self.wrong(["nic-82576"], f"{WRONG}/other-state", "section", stops=True, asked=False)
 
-    def RL2_destination_with_a_chain_that_only_observes(self):
+    def MV4_RL2_destination_with_a_chain_that_only_observes(self):
         """QEMU knows of no device that migrates: with enable-migration=on it does not start, otherwise it says that it cannot."""
         vf = self.there()[0]
-        self.configured(vf, ["trace"])
+        config, folders = self.configured(vf, ["trace"])
         try:
+            answer = self.ask(config, folders)
+            demand(not answer.yes and [reason["code"] for reason in answer.reasons] == ["not-migratable"], f"they say: {answer}")
             self.unsuitable(vf, "VFIO migration is not supported in kernel")
             demand("no plugin of its chain migrates it" in self.host.status(vf)["migration"]["obstacles"][0]["text"],
                    f"hookline status: {self.host.status(vf)}")
@@ -380,7 +434,7 @@ class Scenarios:
         in postmigrate at the source, and `cont` lets it go on. The manual says so."""
         s = self.s
         vf = self.there()[0]
-        self.configured(vf, ["nic-82576"], "other-state")
+        self.configured(vf, ["nic-82576"], f"{WRONG}/other-state")
         destination = s.start([vf], incoming=True)
         try:
             before = s.guest.fresh()
@@ -399,7 +453,7 @@ class Scenarios:
         """The guest stops for a moment, and goes on by itself."""
         s = self.s
         vf = self.there()[0]
-        self.configured(vf, ["nic-82576"], "other-model")
+        self.configured(vf, ["nic-82576"], f"{WRONG}/other-model")
         destination = s.start([vf], incoming=True)
         try:
             before = s.guest.fresh()
