@@ -145,7 +145,8 @@ static int vph_define_programs(struct vph_definition *def, const struct vfio_pci
 
 static int vph_define_limits(struct vph_definition *def, const struct vfio_pci_hooks_define *d)
 {
-	if ((d->flags & ~VPH_DEFINE_FLAGS) || d->reserved0 || d->guest_memory > VFIO_PCI_HOOKS_MEMORY_WRITE ||
+	if ((d->flags & ~VPH_DEFINE_FLAGS) || d->reserved0 ||
+	    d->guest_memory > VFIO_PCI_HOOKS_MEMORY_WRITE ||
 	    !d->access_limit_ms || d->access_limit_ms > 10000 ||
 	    !d->state_limit_ms || d->state_limit_ms > 600000 ||
 	    d->shadow_size > VFIO_PCI_HOOKS_MAX_SHADOW || d->max_state > VPH_MAX_STATE ||
