@@ -129,8 +129,8 @@ void version_is_readable(const Descriptor& source, const Descriptor& dest, Reaso
       if (!version->allowed_values || is_allowed(*version->allowed_values, v)) common.push_back(v);
     }
     if (!common.empty())
-      fix = fmt::format("write {} to parameter \"{}\" of the source, or {}", one_of(common), version->name,
-                        fix);
+      fix = fmt::format("write {} to parameter \"{}\" of the source{}, or {}", one_of(common), version->name,
+                        version->allowed_values ? "" : " if it allows that", fix);
   }
   reasons.push_back({.code = "version",
                      .field = "emits",

@@ -138,6 +138,12 @@ TEST(Compatibility, MV5_backward_migration_works_both_ways) {
   ASSERT_THAT(codes(verdict), ElementsAre("version"));
   EXPECT_EQ(verdict.reasons[0].text, "the source emits state version 2, the destination reads 1");
   EXPECT_THAT(verdict.reasons[0].fix, HasSubstr("write 1 to parameter \"state_version\" of the source"));
+  // A short description does not say what the source's parameter allows.
+  Descriptor shortened = newer_toy("2");
+  for (DescribedParameter& p : shortened.parameters) p.allowed_values.reset();
+  EXPECT_THAT(check(shortened, old).reasons[0].fix,
+              HasSubstr("write 1 to parameter \"state_version\" of the source if it allows that, or "));
+  EXPECT_THAT(verdict.reasons[0].fix, HasSubstr("of the source, or "));
   // Who has come from N writes for N.
   EXPECT_THAT(values_for(old, newer_toy("2")), ElementsAre(ParameterValue{"state_version", "1"}));
 }

@@ -561,6 +561,26 @@ TEST_F(ParametersTest, MM1_TheModelIsAFile) {
   EXPECT_EQ(put("migration/model", "org.example/other"), EACCES);
 }
 
+TEST_F(ParametersTest, MM1_FunctionsOfOneParentHaveModelsAndParametersOfTheirOwn) {
+  define_and_bind(described(vf_));
+  Definition other = migratable(vfs_[1]);
+  other.model = "org.example/other";
+  other.parameters = {parameter("queues", "16", "1-16"), parameter("depth", "64", "64|128")};
+  define_and_bind(other);
+  const auto other_text = [&](const std::string& name) {
+    std::string text;
+    return read_file(folder_of(vfs_[1]) + "migration/" + name, text) == 0 ? text : "";
+  };
+  EXPECT_EQ(text("migration/model"), std::string(kModel) + "\n");
+  EXPECT_EQ(other_text("model"), "org.example/other\n");
+  EXPECT_EQ(text("migration/queues/allowed_values"), "1-8\n");
+  EXPECT_EQ(other_text("queues/allowed_values"), "1-16\n");
+  EXPECT_EQ(other_text("depth/value"), "64\n");
+  EXPECT_EQ(text("migration/depth/value"), "errno " + std::to_string(ENOENT));
+  EXPECT_EQ(put("migration/queues/value", "3"), 0);
+  EXPECT_EQ(other_text("queues/value"), "16\n");
+}
+
 // MM7: the same files whatever the function is, and nothing of mdev.
 TEST_F(ParametersTest, MM7_AWholeFunctionHasTheSameFiles) {
   const char* display = "0000:00:02.0";
