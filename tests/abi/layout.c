@@ -2,7 +2,7 @@
 /* Where everything of the plugin ABI lies in memory, a line each. Compiled against each header there was: no line may ever change. */
 #include <stdio.h>
 
-#include "plugin.h"
+#include "hookline/plugin.h"
 
 #define AT(type, field) printf("%s.%s at %zu, %zu bytes\n", #type, #field, offsetof(struct type, field), sizeof(((struct type*)0)->field))
 #define SIZE(type) printf("%s has %zu bytes\n", #type, sizeof(struct type))

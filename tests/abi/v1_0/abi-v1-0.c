@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A plugin as of ABI 1.0: every field of that version is set to something a test can find again. */
-#include "plugin.h"
+#include "hookline/plugin.h"
 
 static int state;
 
