@@ -24,6 +24,7 @@
 #include <hookline/plugin.hpp>
 #include <hookline/query_serve.hpp>
 
+#include "tests/kernel/hooks.hpp"
 #include "tests/support/sysfs.hpp"
 #include "tests/support/vfio_device.hpp"
 
@@ -31,6 +32,7 @@ namespace hookline {
 namespace {
 
 using namespace std::chrono_literals;
+using kernel_test::parse_address;
 
 constexpr uint32_t kPlain = 0x824;  // a word of an 82576 VF's mailbox memory, which holds what is written
 
@@ -120,22 +122,16 @@ std::unique_ptr<Kind> any_kind(std::mt19937& random) {
   return kind;
 }
 
-vfio_pci_hooks_address parse(const std::string& text) {
-  unsigned domain = 0, bus = 0, device = 0, function = 0;
-  std::sscanf(text.c_str(), "%x:%x:%x.%x", &domain, &bus, &device, &function);
-  return {domain, static_cast<uint8_t>(bus), static_cast<uint8_t>(device << 3 | function), 0};
-}
-
 /// A function that is defined, bound and served, as long as it lives.
 class Host {
  public:
   Host(const ControlDevice& control, std::string address, const Kind& kind) : control_(control), address_(std::move(address)) {
     const auto defined = control.define(
-        {.address = parse(address_), .vendor = 0x8086, .device = 0x10ca, .parameters = kind.values}, *kind.chain);
+        {.address = parse_address(address_), .vendor = 0x8086, .device = 0x10ca, .parameters = kind.values}, *kind.chain);
     if (!defined) throw std::runtime_error(defined.error().text);
     const auto bound = sysfs::bind(address_, "vfio-pci-hooks");
     if (!bound) throw std::runtime_error(bound.error().text);
-    channel_.emplace(std::move(*control.attach(parse(address_))));
+    channel_.emplace(std::move(*control.attach(parse_address(address_))));
     serving_ = std::thread([this, &kind] { serve_opens(kind); });
     answering_ = std::thread([this, &kind] {
       const auto ended = serve_queries(*channel_, *kind.chain, kind.config, {.should_stop = [this] { return stop_.load(); }, .idle_ms = 20});
@@ -148,7 +144,7 @@ class Host {
     answering_.join();
     channel_.reset();
     EXPECT_TRUE(sysfs::release(address_));
-    EXPECT_TRUE(control_.undefine(parse(address_)));
+    EXPECT_TRUE(control_.undefine(parse_address(address_)));
   }
   Host(const Host&) = delete;
   Host& operator=(const Host&) = delete;
@@ -176,7 +172,7 @@ class Host {
     }
     return all;
   }
-  bool served() const { return control_.status(parse(address_))->flags & VFIO_PCI_HOOKS_STATUS_SERVED; }
+  bool served() const { return control_.status(parse_address(address_))->flags & VFIO_PCI_HOOKS_STATUS_SERVED; }
   vfio::Device open(const vfio::Container& container) const {
     auto device = vfio::Device::open(container, address_);
     if (!device) throw std::runtime_error(device.error().text);

@@ -16,6 +16,7 @@
 #include <hookline/hook_serve.hpp>
 #include <hookline/plugin.hpp>
 
+#include "tests/kernel/hooks.hpp"
 #include "tests/support/sysfs.hpp"
 #include "tests/support/vfio_device.hpp"
 
@@ -23,6 +24,7 @@ namespace hookline {
 namespace {
 
 using namespace std::chrono_literals;
+using kernel_test::parse_address;
 using ::testing::HasSubstr;
 
 // Words of the mailbox memory of an 82576 VF, which hold what is written.
@@ -110,17 +112,11 @@ constexpr PluginInfo kInfo = {
 };
 const hookline_plugin kPlugin = detail::describe<Mailbox>(kInfo);
 
-vfio_pci_hooks_address parse(const std::string& text) {
-  unsigned domain = 0, bus = 0, device = 0, function = 0;
-  std::sscanf(text.c_str(), "%x:%x:%x.%x", &domain, &bus, &device, &function);
-  return {domain, static_cast<uint8_t>(bus), static_cast<uint8_t>(device << 3 | function), 0};
-}
-
 /// A worker: attached as long as it lives, serving one open after the other.
 class Worker {
  public:
   Worker(const ControlDevice& control, const std::string& address, const Chain& chain)
-      : channel_(std::move(*control.attach(parse(address)))), thread_([this, &chain] { run(chain); }) {}
+      : channel_(std::move(*control.attach(parse_address(address)))), thread_([this, &chain] { run(chain); }) {}
   ~Worker() {
     stop_ = true;
     thread_.join();
@@ -166,11 +162,11 @@ class HookChannelTest : public ::testing::Test {
     container_.reset();
     for (const std::string& vf : vfs_) {
       EXPECT_TRUE(sysfs::release(vf));
-      (void)control_.undefine(parse(vf));
+      (void)control_.undefine(parse_address(vf));
     }
   }
   void bind(const std::string& vf, uint32_t memory = VFIO_PCI_HOOKS_MEMORY_NONE) {
-    const Result<void> defined = control_.define({.address = parse(vf),
+    const Result<void> defined = control_.define({.address = parse_address(vf),
                                                   .vendor = 0x8086,
                                                   .device = 0x10ca,
                                                   .guest_memory = memory,
@@ -188,7 +184,7 @@ class HookChannelTest : public ::testing::Test {
     return std::move(*device);
   }
   bool served(const std::string& vf) {
-    return control_.status(parse(vf))->flags & VFIO_PCI_HOOKS_STATUS_SERVED;
+    return control_.status(parse_address(vf))->flags & VFIO_PCI_HOOKS_STATUS_SERVED;
   }
   static uint32_t read32(const vfio::Device& device, uint64_t offset) {
     return *device.read<uint32_t>(0, offset);
@@ -216,7 +212,7 @@ TEST_F(HookChannelTest, AWorkerServesAccessesWithEverythingThePluginAsksFor) {
   EXPECT_EQ(vf.write<uint32_t>(0, kTrapped, kFail).error().code, EPROTO);
   EXPECT_TRUE(vf.write<uint32_t>(0, kTrapped, kCompareMapping));
   EXPECT_TRUE(vf.write<uint32_t>(0, kTrapped, kReadGuest));
-  EXPECT_EQ(control_.status(parse(vfs_[0]))->missed, 0U);
+  EXPECT_EQ(control_.status(parse_address(vfs_[0]))->missed, 0U);
   ASSERT_TRUE(vf.reset());
   EXPECT_TRUE(sysfs::wait_until([] { return Mailbox::resets > 0; }, 5s));
 }
@@ -253,7 +249,7 @@ TEST_F(HookChannelTest, ALateWorkerLosesItsSession) {
   answer_after_ms = 1500;
   (void)read32(vf, kTrapped);
   EXPECT_TRUE(sysfs::wait_until([&] { return worker.revoked == 1; }, 5s));
-  EXPECT_EQ(control_.status(parse(vfs_[0]))->revoked, 1U);
+  EXPECT_EQ(control_.status(parse_address(vfs_[0]))->revoked, 1U);
 }
 
 TEST_F(HookChannelTest, MovesADeviceToAnotherVfInAnyCut) {
@@ -306,17 +302,17 @@ TEST_F(HookChannelTest, MovesADeviceToAnotherVfInAnyCut) {
 }
 
 TEST_F(HookChannelTest, RefusalsSayWhatWasAskedOfWhichDevice) {
-  const auto missing = control_.attach(parse(vfs_[0]));
+  const auto missing = control_.attach(parse_address(vfs_[0]));
   ASSERT_FALSE(missing);
   EXPECT_EQ(missing.error().code, ENOENT);
   EXPECT_THAT(missing.error().text, HasSubstr(vfs_[0]));
-  const auto other = control_.define({.address = parse(vfs_[0]), .vendor = 0x8086, .device = 1}, chain_);
+  const auto other = control_.define({.address = parse_address(vfs_[0]), .vendor = 0x8086, .device = 1}, chain_);
   EXPECT_EQ(other.error().code, ENODEV);
   bind(vfs_[0]);
-  const auto first = control_.attach(parse(vfs_[0]));
+  const auto first = control_.attach(parse_address(vfs_[0]));
   ASSERT_TRUE(first);
-  EXPECT_EQ(control_.attach(parse(vfs_[0])).error().code, EBUSY);
-  EXPECT_EQ(control_.undefine(parse(vfs_[0])).error().code, EBUSY);
+  EXPECT_EQ(control_.attach(parse_address(vfs_[0])).error().code, EBUSY);
+  EXPECT_EQ(control_.undefine(parse_address(vfs_[0])).error().code, EBUSY);
   EXPECT_FALSE(ControlDevice::open("/dev/no-such-device"));
 }
 

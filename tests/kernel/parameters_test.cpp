@@ -140,6 +140,25 @@ class ParametersTest : public HooksTest {
     define_and_bind(described(vf_));
     worker_.emplace(vf_, *board_);
   }
+  /// Whoever asks its files waits for ten minutes.
+  void bind_patient() {
+    Definition patient = described(vf_);
+    patient.state_limit_ms = 600000;
+    define_and_bind(patient);
+  }
+  /// The same, with a worker that does not answer.
+  void start_silent() {
+    bind_patient();
+    worker_.emplace(vf_, *board_);
+    board_->query_lie = QueryLie::silence;
+  }
+  /// Threads that read migration_version.
+  std::vector<std::future<std::string>> readers(int how_many) {
+    std::vector<std::future<std::string>> started;
+    for (int i = 0; i < how_many; ++i)
+      started.push_back(std::async(std::launch::async, [this] { return text("migration_version"); }));
+    return started;
+  }
   void TearDown() override {
     worker_.reset();
     HooksTest::TearDown();
@@ -251,9 +270,7 @@ TEST_F(ParametersTest, MV1_AnybodyReadsAndRootWrites) {
 // ---- who answers is gone, late, or lies: MV3, each failing call means "not compatible"
 
 TEST_F(ParametersTest, MV3_WithoutAWorkerBothFailAtOnce) {
-  Definition patient = described(vf_);
-  patient.state_limit_ms = 600000;
-  define_and_bind(patient);
+  bind_patient();
   EXPECT_EQ(text("migration_version"), "errno " + std::to_string(ENOTCONN));
   EXPECT_EQ(put("migration_version", "x"), ENOTCONN);
   // What is the device's own is there all the same.
@@ -269,9 +286,7 @@ TEST_F(ParametersTest, MV3_WithoutSomebodyWhoAnswersItIsNotForEver) {
 }
 
 TEST_F(ParametersTest, RL5_WorkerThatDiesWhileItIsAsked) {
-  Definition patient = described(vf_);
-  patient.state_limit_ms = 600000;
-  define_and_bind(patient);
+  bind_patient();
   worker_.emplace(vf_, *board_);
   board_->query_lie = QueryLie::death;
   EXPECT_EQ(text("migration_version"), "errno " + std::to_string(ENOTCONN));
@@ -286,9 +301,7 @@ TEST_F(ParametersTest, RL5_WorkerThatDiesWhileItIsAsked) {
 
 // The supervisor keeps the channel when its worker dies.
 TEST_F(ParametersTest, RL5_WorkerThatDiesWhileAnotherHoldsTheChannel) {
-  Definition patient = described(vf_);
-  patient.state_limit_ms = 600000;
-  define_and_bind(patient);
+  bind_patient();
   const vfio::Descriptor channel(control_.attach(vf_));
   ASSERT_TRUE(channel);
   const auto worker_that = [&](const std::function<void(const Query&)>& act) {
@@ -338,43 +351,29 @@ TEST_F(ParametersTest, RL1_WorkerThatAnswersNonsense) {
 }
 
 TEST_F(ParametersTest, RL1_UnbindWhileSomebodyWaits) {
-  Definition patient = described(vf_);
-  patient.state_limit_ms = 600000;
-  define_and_bind(patient);
-  worker_.emplace(vf_, *board_);
-  board_->query_lie = QueryLie::silence;
-  std::vector<std::future<std::string>> readers;
-  for (int i = 0; i < 4; ++i) readers.push_back(std::async(std::launch::async, [&] { return text("migration_version"); }));
+  start_silent();
+  auto waiting = readers(4);
   auto writer = std::async(std::launch::async, [&] { return put("migration_version", "x"); });
   ASSERT_TRUE(sysfs::wait_until([&] { return board_->queries == 5; }, 10s));
   ASSERT_TRUE(sysfs::release(vf_));
-  for (auto& reader : readers) EXPECT_EQ(reader.get(), "errno " + std::to_string(ENODEV));
+  for (auto& reader : waiting) EXPECT_EQ(reader.get(), "errno " + std::to_string(ENODEV));
   EXPECT_EQ(writer.get(), ENODEV);
 }
 
 TEST_F(ParametersTest, RL1_TheFunctionVanishesWhileSomebodyWaits) {
   const std::string numvfs = "/sys/bus/pci/devices/" + sysfs::test_pfs().at(0) + "/sriov_numvfs";
   const std::string had = sysfs::read(numvfs).value();
-  Definition patient = described(vf_);
-  patient.state_limit_ms = 600000;
-  define_and_bind(patient);
-  worker_.emplace(vf_, *board_);
-  board_->query_lie = QueryLie::silence;
-  std::vector<std::future<std::string>> readers;
-  for (int i = 0; i < 3; ++i) readers.push_back(std::async(std::launch::async, [&] { return text("migration_version"); }));
+  start_silent();
+  auto waiting = readers(3);
   ASSERT_TRUE(sysfs::wait_until([&] { return board_->queries == 3; }, 10s));
   ASSERT_TRUE(sysfs::write(numvfs, "0"));
-  for (auto& reader : readers) EXPECT_EQ(reader.get(), "errno " + std::to_string(ENODEV));
+  for (auto& reader : waiting) EXPECT_EQ(reader.get(), "errno " + std::to_string(ENODEV));
   ASSERT_TRUE(sysfs::write(numvfs, had));
   ASSERT_TRUE(sysfs::exists(vf_));
 }
 
 TEST_F(ParametersTest, RL1_WhoWaitsCanBeKilled) {
-  Definition patient = described(vf_);
-  patient.state_limit_ms = 600000;
-  define_and_bind(patient);
-  worker_.emplace(vf_, *board_);
-  board_->query_lie = QueryLie::silence;
+  start_silent();
   const pid_t child = ::fork();
   if (child == 0) {
     text("migration_version");
@@ -395,9 +394,7 @@ class QueryOrderTest : public ParametersTest {
  protected:
   void SetUp() override {
     ParametersTest::SetUp();
-    Definition patient = described(vf_);
-    patient.state_limit_ms = 600000;
-    define_and_bind(patient);
+    bind_patient();
     channel_ = vfio::Descriptor(control_.attach(vf_));
     ASSERT_TRUE(channel_);
   }
