@@ -104,7 +104,7 @@ constexpr Row kMatrix[] = {
      "Its descriptors close, which needs no worker. The same worker serves the next open.", all_closed()},
     {Event::module_unload, "The module is to be unloaded.", "EWOULDBLOCK: the device that is open holds it.", all_go_on()},
     {Event::no_memory, "Each allocation of the call in hand and of the next arc fails, one after the other. "
-     "Needs a kernel with fault injection; skipped elsewhere.",
+     "Needs a kernel with fault injection.",
      "The call or arc that fails has changed nothing, and can be repeated.", all_go_on()},
 
     {Event::file_closed, "The VMM closes the data file before its end.",
