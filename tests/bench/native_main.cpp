@@ -300,11 +300,11 @@ int main(int argc, char** argv) {
     Collector collector;
     ::benchmark::RunSpecifiedBenchmarks(&collector);
 
-    std::vector<Comparison> figures;
+    Figures figures;
     for (const Row& row : kRows)
-      figures.push_back(
+      figures.ratios.push_back(
           {row.what, row.anchor, row.placement, collector.ns(row.what), collector.ns(row.anchor), row.bytes});
-    publish(figures, json);
+    publish("native", figures, json);
   } catch (const std::exception& error) {
     fmt::print(stderr, "bench: {}\n", error.what());
     return 1;

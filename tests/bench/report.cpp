@@ -58,7 +58,8 @@ std::string factor(double ratio) {
 
 std::string quantity(double ns, double bytes) {
   if (bytes == 0) return time(ns);
-  return fmt::format("{:.1f} GiB/s", bytes / ns * 1e9 / (1 << 30));
+  const double mib = bytes / ns * 1e9 / (1 << 20);
+  return mib < 1024 ? fmt::format("{:.0f} MiB/s", mib) : fmt::format("{:.1f} GiB/s", mib / 1024);
 }
 
 std::string shown(const std::vector<double>& ns, double bytes) {
@@ -87,7 +88,7 @@ Machine this_machine() {
   return {cpu_name(), name.release, hypervisor(), static_cast<int>(::sysconf(_SC_NPROCESSORS_ONLN))};
 }
 
-std::string to_table(const Machine& machine, const std::vector<Comparison>& comparisons) {
+std::string to_table(const Machine& machine, const Figures& figures) {
   std::string text = fmt::format("Linux {}, {} CPUs, {}, hypervisor: {}\n", machine.kernel, machine.cpus,
                                  machine.cpu, machine.hypervisor);
   if (machine.hypervisor == "TCG")
@@ -98,7 +99,7 @@ std::string to_table(const Machine& machine, const std::vector<Comparison>& comp
       "Median [min..max] of rounds. Ratio of times to the anchor: median, [95 % interval of it], "
       "(min..max).\n";
   std::string anchor;
-  for (const Comparison& c : comparisons) {
+  for (const Comparison& c : figures.ratios) {
     const std::string heading = fmt::format("{} | {}", c.anchor, c.placement);
     if (heading != anchor) {
       anchor = heading;
@@ -113,17 +114,21 @@ std::string to_table(const Machine& machine, const std::vector<Comparison>& comp
         interval ? fmt::format("[{}..{}]", factor(interval->first), factor(interval->second)) : "[-]",
         factor(s.low), factor(s.high));
   }
+  if (!figures.counts.empty()) text += "\n";
+  for (const Count& c : figures.counts)
+    text += fmt::format("{}: {} ({}: {})\n", c.what, c.count, c.anchor, c.anchor_count);
   return text;
 }
 
-std::string to_json(const Machine& machine, const std::vector<Comparison>& comparisons) {
+std::string to_json(const std::string& part, const Machine& machine, const Figures& figures) {
   nlohmann::ordered_json json;
+  json["part"] = part;
   json["machine"] = {{"kernel", machine.kernel},
                      {"cpus", machine.cpus},
                      {"cpu", machine.cpu},
                      {"hypervisor", machine.hypervisor}};
-  auto& figures = json["figures"] = nlohmann::ordered_json::array();
-  for (const Comparison& c : comparisons) {
+  auto& rows = json["figures"] = nlohmann::ordered_json::array();
+  for (const Comparison& c : figures.ratios) {
     const std::vector<double> all = ratios(c);
     const auto interval = median_interval95(all);
     nlohmann::ordered_json ratio = json_of(spread(all));
@@ -134,18 +139,22 @@ std::string to_json(const Machine& machine, const std::vector<Comparison>& compa
                                      {"anchor", c.anchor},    {"anchor_ns", json_of(spread(c.anchor_ns))},
                                      {"ratio", ratio}};
     if (c.bytes != 0) figure["bytes"] = c.bytes;
-    figures.push_back(std::move(figure));
+    rows.push_back(std::move(figure));
   }
+  auto& counts = json["counts"] = nlohmann::ordered_json::array();
+  for (const Count& c : figures.counts)
+    counts.push_back(
+        {{"what", c.what}, {"count", c.count}, {"anchor", c.anchor}, {"anchor_count", c.anchor_count}});
   return json.dump(2) + "\n";
 }
 
-void publish(const std::vector<Comparison>& comparisons, const std::string& json_path) {
-  for (const Comparison& c : comparisons) check(c);
+void publish(const std::string& part, const Figures& figures, const std::string& json_path) {
+  for (const Comparison& c : figures.ratios) check(c);
   const Machine machine = this_machine();
-  fmt::print("{}", to_table(machine, comparisons));
+  fmt::print("{}", to_table(machine, figures));
   if (json_path.empty()) return;
   std::ofstream file(json_path);
-  file << to_json(machine, comparisons);
+  file << to_json(part, machine, figures);
   if (!file.flush()) throw std::runtime_error(json_path + ": cannot be written");
 }
 

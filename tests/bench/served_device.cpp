@@ -27,6 +27,34 @@ constexpr uint32_t kPage = 4096;
 constexpr uint32_t kBoth = HOOKLINE_WANT_READ | HOOKLINE_WANT_WRITE;
 constexpr hookline_range kFirst[] = {{0, kBoth, 0, kPage}}, kFirstTwo[] = {{0, kBoth, 0, 2 * kPage}};
 
+int access(void*, hookline_access* access) {
+  if (access->op != HOOKLINE_OP_READ || access->offset != kAnsweredRegister) return HOOKLINE_PASS;
+  access->value = kAnswer;
+  return HOOKLINE_HANDLED;
+}
+
+[[noreturn]] void work(const DefinedDevice& defined, Waiting waiting) {
+  ServeOptions options;
+  if (waiting == Waiting::polling) options.idle_ms = 0;
+  auto channel = defined.control().attach(parse_address(defined.address()));
+  if (!channel) {
+    fmt::print(stderr, "worker: {}\n", channel.error().text);
+    ::_exit(1);
+  }
+  for (;;) {
+    auto session = channel->wait_open(defined.chain());
+    if (!session) ::_exit(session.error().code == ENODEV ? 0 : 1);
+    auto device = OpenDevice::open(defined.chain(), **session, {.address = defined.address()});
+    if (!device) ::_exit(1);
+    if (auto end = serve(**session, **device, options); !end) {
+      fmt::print(stderr, "worker: {}\n", end.error().text);
+      ::_exit(1);
+    }
+  }
+}
+
+}  // namespace
+
 std::span<const hookline_range> ranges_of(TrappedPages pages) {
   switch (pages) {
     case TrappedPages::none:
@@ -38,32 +66,6 @@ std::span<const hookline_range> ranges_of(TrappedPages pages) {
   }
   return {};
 }
-
-int access(void*, hookline_access* access) {
-  if (access->op != HOOKLINE_OP_READ || access->offset != kAnsweredRegister) return HOOKLINE_PASS;
-  access->value = kAnswer;
-  return HOOKLINE_HANDLED;
-}
-
-[[noreturn]] void work(const DefinedDevice& defined) {
-  auto channel = defined.control().attach(parse_address(defined.address()));
-  if (!channel) {
-    fmt::print(stderr, "worker: {}\n", channel.error().text);
-    ::_exit(1);
-  }
-  for (;;) {
-    auto session = channel->wait_open(defined.chain());
-    if (!session) ::_exit(session.error().code == ENODEV ? 0 : 1);
-    auto device = OpenDevice::open(defined.chain(), **session, {.address = defined.address()});
-    if (!device) ::_exit(1);
-    if (auto end = serve(**session, **device); !end) {
-      fmt::print(stderr, "worker: {}\n", end.error().text);
-      ::_exit(1);
-    }
-  }
-}
-
-}  // namespace
 
 Chain chain_for(TrappedPages pages) {
   std::vector<Link> links;
@@ -78,9 +80,8 @@ vfio_pci_hooks_address parse_address(const std::string& address) {
   return {domain, static_cast<uint8_t>(bus), static_cast<uint8_t>(slot << 3 | function), 0};
 }
 
-DefinedDevice::DefinedDevice(const std::string& address, TrappedPages pages,
-                             std::vector<std::string> handlers)
-    : address_(address), control_(must(ControlDevice::open())), chain_(chain_for(pages)) {
+DefinedDevice::DefinedDevice(const std::string& address, Chain chain, std::vector<std::string> handlers)
+    : address_(address), control_(must(ControlDevice::open())), chain_(std::move(chain)) {
   must(sysfs::release(address));
   Definition definition;
   definition.address = parse_address(address);
@@ -89,6 +90,7 @@ DefinedDevice::DefinedDevice(const std::string& address, TrappedPages pages,
   definition.handlers = std::move(handlers);
   // A worker that is late on a busy host would be revoked, and the figures with it.
   definition.access_limit_ms = 10000;
+  definition.state_limit_ms = 600000;
   must(control_.define(definition, chain_));
   must(sysfs::bind(address, "vfio-pci-hooks"));
 }
@@ -102,12 +104,12 @@ vfio_pci_hooks_status DefinedDevice::status() const {
   return must(control_.status(parse_address(address_)));
 }
 
-ServedDevice::ServedDevice(const std::string& address, TrappedPages pages)
-    : defined_(address, pages), pid_(::fork()) {
+ServedDevice::ServedDevice(const std::string& address, Chain chain, Waiting waiting)
+    : defined_(address, std::move(chain)), pid_(::fork()) {
   if (pid_ < 0) throw std::runtime_error("the worker could not be forked");
   if (pid_ == 0) {
     ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-    work(defined_);
+    work(defined_, waiting);
   }
   if (!sysfs::wait_until([&] { return (defined_.status().flags & VFIO_PCI_HOOKS_STATUS_ATTACHED) != 0; },
                          std::chrono::seconds(20))) {

@@ -6,7 +6,7 @@
 // One thread. Errors: std::runtime_error. The worker is forked by the constructor: open no device of a VMM's
 // before, it would stay open in the worker.
 //
-//     ServedDevice served(address, TrappedPages::first);
+//     ServedDevice served(address, chain_for(TrappedPages::first));
 //     auto device = vfio::Device::open(*container, address);
 //     device->read<uint32_t>(0, kAnsweredRegister);      // kAnswer
 #pragma once
@@ -14,7 +14,9 @@
 #include <sys/types.h>
 
 #include <cstdint>
+#include <span>
 #include <string>
+#include <vector>
 
 #include <hookline/chain.hpp>
 #include <hookline/hook_channel.hpp>
@@ -26,6 +28,7 @@ inline constexpr uint32_t kAnswer = 0x600dcafe;
 
 /// Of BAR 0.
 enum class TrappedPages { none, first, first_two };
+std::span<const hookline_range> ranges_of(TrappedPages pages);
 Chain chain_for(TrappedPages pages);
 
 vfio_pci_hooks_address parse_address(const std::string& address);
@@ -34,7 +37,7 @@ vfio_pci_hooks_address parse_address(const std::string& address);
 class DefinedDevice {
  public:
   /// `handlers` may name in-kernel handlers.
-  DefinedDevice(const std::string& address, TrappedPages pages,
+  DefinedDevice(const std::string& address, Chain chain,
                 std::vector<std::string> handlers = {VFIO_PCI_HOOKS_CHANNEL_NAME});
   ~DefinedDevice();
   DefinedDevice(const DefinedDevice&) = delete;
@@ -51,9 +54,12 @@ class DefinedDevice {
   Chain chain_;
 };
 
+/// How the worker waits for a request: in NEXT, or by calling NEXT again and again with no time to wait.
+enum class Waiting { asleep, polling };
+
 class ServedDevice {
  public:
-  ServedDevice(const std::string& address, TrappedPages pages);
+  ServedDevice(const std::string& address, Chain chain, Waiting waiting = Waiting::asleep);
   ~ServedDevice();
   ServedDevice(const ServedDevice&) = delete;
   ServedDevice& operator=(const ServedDevice&) = delete;

@@ -35,12 +35,29 @@ inline void pin(pid_t pid, int cpu) {
                             "pinning a process to CPU " + std::to_string(cpu));
 }
 
+/// On all of them again.
+inline void unpin(pid_t pid) {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) CPU_SET(cpu, &set);
+  if (::sched_setaffinity(pid, sizeof set, &set) != 0)
+    throw std::system_error(errno, std::generic_category(), "letting a process run everywhere");
+}
+
 /// A sample is the mean of `batch` operations: reading the clock costs as much as a fast one.
 struct Effort {
   int samples = 100;  ///< at most
   int batch = 8;
   std::chrono::milliseconds limit{100};  ///< no sample begins later, but the first five
 };
+
+/// For what takes long: no second sample, and nothing before it.
+template <typename Operation>
+double ns_once(Operation&& operation) {
+  const auto begin = std::chrono::steady_clock::now();
+  operation();
+  return std::chrono::duration<double, std::nano>(std::chrono::steady_clock::now() - begin).count();
+}
 
 /// The median of the samples, so that what the host does meanwhile to a few of them does not count.
 template <typename Operation>

@@ -6,6 +6,7 @@
 #include "tests/bench/device_figures.hpp"
 #include "tests/bench/must.hpp"
 #include "tests/bench/ping_pong.hpp"
+#include "tests/bench/placement.hpp"
 #include "tests/bench/served_device.hpp"
 #include "tests/support/sysfs.hpp"
 #include "tests/support/vfio_device.hpp"
@@ -15,14 +16,6 @@ namespace {
 
 constexpr uint32_t kBar = 0;
 constexpr uint32_t kEims = 0x1524, kInterruptPage = 0x1000, kPage = 0x1000;
-
-constexpr const char* kEventfd = "eventfd round trip, two processes";
-
-struct Placement {
-  const char* name;
-  int peer_cpu;  // the client is on kFirstCpu
-};
-constexpr Placement kPlacements[] = {{"same CPU", kFirstCpu}, {"cross CPU", kSecondCpu}};
 
 uint32_t read32(const vfio::Device& device, uint32_t offset) {
   return must(device.read<uint32_t>(kBar, offset));
@@ -35,8 +28,8 @@ void expect_answer(uint32_t value) {
 
 }  // namespace
 
-std::vector<Comparison> trapped_reads(const std::string& vf, const Plan& plan) {
-  const ServedDevice served(vf, TrappedPages::first);
+Figures trapped_reads(const std::string& vf, const Plan& plan) {
+  const ServedDevice served(vf, chain_for(TrappedPages::first));
   EventfdPeer peer;
   auto container = must(vfio::Container::create());
   auto device = must(vfio::Device::open(container, vf));
@@ -44,7 +37,7 @@ std::vector<Comparison> trapped_reads(const std::string& vf, const Plan& plan) {
   pin(0, kFirstCpu);
 
   uint64_t trapped = 0;
-  std::vector<Comparison> figures;
+  Figures figures;
   for (const Placement& placement : kPlacements) {
     pin(peer.pid(), placement.peer_cpu);
     pin(served.worker(), placement.peer_cpu);
@@ -65,16 +58,17 @@ std::vector<Comparison> trapped_reads(const std::string& vf, const Plan& plan) {
                      }));
                    },
                });
-    figures.push_back({"trapped read, worker answers", kEventfd, placement.name, answered, eventfd});
-    figures.push_back({"trapped read, worker passes it on", kEventfd, placement.name, passed, eventfd});
+    figures.ratios.push_back({"trapped read, worker answers", kEventfd, placement.name, answered, eventfd});
+    figures.ratios.push_back({"trapped read, worker passes it on", kEventfd, placement.name, passed, eventfd});
   }
   served.expect_accesses(trapped);
   return figures;
 }
 
-std::vector<Comparison> interrupt_mask_writes(const std::string& vf, const std::string& other_vf,
+Figures interrupt_mask_writes(const std::string& vf, const std::string& other_vf,
                                               const Plan& plan) {
-  const ServedDevice mapped_page(vf, TrappedPages::first), trapped_page(other_vf, TrappedPages::first_two);
+  const ServedDevice mapped_page(vf, chain_for(TrappedPages::first)),
+      trapped_page(other_vf, chain_for(TrappedPages::first_two));
   EventfdPeer peer;
   auto container = must(vfio::Container::create());
   auto mapped = must(vfio::Device::open(container, vf));
@@ -86,7 +80,7 @@ std::vector<Comparison> interrupt_mask_writes(const std::string& vf, const std::
   pin(0, kFirstCpu);
 
   uint64_t writes = 0;
-  std::vector<Comparison> figures;
+  Figures figures;
   for (const Placement& placement : kPlacements) {
     pin(peer.pid(), placement.peer_cpu);
     pin(trapped_page.worker(), placement.peer_cpu);
@@ -103,8 +97,8 @@ std::vector<Comparison> interrupt_mask_writes(const std::string& vf, const std::
                      }));
                    },
                });
-    figures.push_back({"EIMS write, page 1 trapped", kEventfd, placement.name, mediated, eventfd});
-    figures.push_back(
+    figures.ratios.push_back({"EIMS write, page 1 trapped", kEventfd, placement.name, mediated, eventfd});
+    figures.ratios.push_back(
         {"EIMS write, page 1 trapped", "EIMS write, page 1 mapped", placement.name, mediated, direct});
   }
   trapped_page.expect_accesses(writes);
@@ -112,10 +106,10 @@ std::vector<Comparison> interrupt_mask_writes(const std::string& vf, const std::
   return figures;
 }
 
-std::vector<Comparison> in_kernel_reads(const std::string& vf, const Plan& plan) {
+Figures in_kernel_reads(const std::string& vf, const Plan& plan) {
   constexpr uint32_t kSampleRegister = 0x40, kNeighbour = 0x44;
   const std::string knobs = "/sys/kernel/debug/vfio_pci_hooks_sample/sample-a/";
-  const DefinedDevice defined(vf, TrappedPages::none, {"sample-a"});
+  const DefinedDevice defined(vf, chain_for(TrappedPages::none), {"sample-a"});
   EventfdPeer peer;
   auto container = must(vfio::Container::create());
   auto device = must(vfio::Device::open(container, vf));
@@ -140,9 +134,10 @@ std::vector<Comparison> in_kernel_reads(const std::string& vf, const Plan& plan)
           },
           [&] { untrapped.push_back(ns_per_operation(plan.effort, [&] { read32(device, kNeighbour); })); },
       });
-  return {{"read, in-kernel handler answers", kEventfd, "same CPU", answered, eventfd},
+  return {{{"read, in-kernel handler answers", kEventfd, "same CPU", answered, eventfd},
           {"read, in-kernel handler answers", "read beside its range", "one CPU", answered, untrapped},
-          {"read, in-kernel handler passes it on", "read beside its range", "one CPU", passed, untrapped}};
+          {"read, in-kernel handler passes it on", "read beside its range", "one CPU", passed, untrapped}},
+          {}};
 }
 
 }  // namespace hookline::bench
