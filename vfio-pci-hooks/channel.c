@@ -202,7 +202,7 @@ void vph_channel_close(struct vph_channel *ch)
 	if (session)
 		vph_session_kill(session);
 	/* Another thread may be about to end a session that it found late. */
-	wait_event(ch->vmm_wait, !READ_ONCE(ch->revoking));
+	vph_session_wait_revoked(ch);
 }
 
 void vph_channel_gone(struct vph_channel *ch)

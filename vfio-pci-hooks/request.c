@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Requests: a thread of the VMM asks and waits, the worker's NEXT takes and
- * answers. What a request is and how far it is stands in kernel memory alone; the
- * slots that the worker maps are a mailbox.
+ * Requests: a thread of the VMM asks and waits, or a data file asks ahead of it; the
+ * worker's NEXT takes and answers. What a request is and how far it is stands in kernel
+ * memory alone; the slots that the worker maps are a mailbox.
  */
 #include <linux/cleanup.h>
 #include <linux/jiffies.h>
@@ -38,7 +38,10 @@ static void vph_request_done(struct vph_channel *ch, struct vph_request *request
 	trace_request(ch->def->pdev, request->op, request->flags, request->seq, request->answer,
 		      error);
 	request->error = error;
-	WRITE_ONCE(request->state, VPH_REQUEST_DONE);
+	request->state = VPH_REQUEST_DONE;
+	WRITE_ONCE(request->ends, request->ends + 1);
+	if (request->done)
+		request->done(ch, request);
 	wake_up_all(&ch->vmm_wait);
 }
 
@@ -63,59 +66,73 @@ static bool vph_session_is_late(struct vph_session *session, const struct vph_re
 	       time_after_eq(jiffies, session->since + limit);
 }
 
-/*
- * Posts a request and waits for its answer.
- *
- * 0: answered. -ETIME: no worker has answered in time; whichever had it is revoked
- * and can touch nothing any more. -EINTR: the VMM was killed. -EIO: the session
- * that the request is bound to has ended. Else what the request was cancelled with.
- */
-int vph_request_wait(struct vph_channel *ch, struct vph_request *request, u32 limit_ms)
+/* 0, or why nobody would answer the request, which then is not posted. */
+int vph_request_post_locked(struct vph_channel *ch, struct vph_request *request)
 {
-	unsigned long limit = msecs_to_jiffies(limit_ms);
-	unsigned long deadline = jiffies + limit;
-	struct vph_session *late = NULL;
-	unsigned long generation;
-	long left, ret = 0;
+	int ret;
 
-	mutex_lock(&ch->lock);
-	if (!ch->hdev || (request->session && request->session != ch->session)) {
-		ret = ch->hdev ? -EIO : -ENODEV;
-		mutex_unlock(&ch->lock);
-		return ret;
-	}
+	lockdep_assert_held(&ch->lock);
+	if (!ch->hdev)
+		return -ENODEV;
+	if (request->session && request->session != ch->session)
+		return -EIO;
 	/* Whatever ends a file cancels its request under this lock; none comes after. */
-	if (request->owner)
-		ret = vph_data_file_dead(request->owner);
-	if (ret) {
-		mutex_unlock(&ch->lock);
+	ret = request->owner ? vph_data_file_dead(request->owner) : 0;
+	if (ret)
 		return ret;
-	}
+	request->error = 0;
 	request->state = VPH_REQUEST_PENDING;
 	list_add_tail(&request->node, &ch->pending);
 	vph_channel_wake_worker_locked(ch);
+	return 0;
+}
 
-	while (request->state != VPH_REQUEST_DONE) {
-		left = vph_time_left(ch, deadline, limit);
-		if (left <= 0) {
-			ret = -ETIME;
-			break;
-		}
+/* Until the request has ended since `ends` was read, whatever became of it: 0. */
+static int vph_request_sleep_locked(struct vph_channel *ch, const struct vph_request *request,
+				    u32 ends, unsigned long since, unsigned long limit)
+{
+	unsigned long generation;
+	long left, ret;
+
+	lockdep_assert_held(&ch->lock);
+	while (request->ends == ends) {
+		left = vph_time_left(ch, since + limit, limit);
+		if (left <= 0)
+			return -ETIME;
 		generation = ch->generation;
 		mutex_unlock(&ch->lock);
 		ret = wait_event_killable_timeout(ch->vmm_wait,
-						  READ_ONCE(request->state) == VPH_REQUEST_DONE ||
+						  READ_ONCE(request->ends) != ends ||
 						  READ_ONCE(ch->generation) != generation, left);
 		mutex_lock(&ch->lock);
-		if (ret < 0 && request->state != VPH_REQUEST_DONE) {
-			ret = -EINTR;
-			break;
-		}
+		if (ret < 0 && request->ends == ends)
+			return -EINTR;
 	}
+	return 0;
+}
 
-	if (request->state == VPH_REQUEST_DONE) {
+/*
+ * Waits until a request that was posted has ended: more often than `ends` times. The
+ * limit counts from `since`, when somebody began to wait: a worker that is slow with
+ * what nobody waits for is left alone.
+ *
+ * 0: answered. -ETIME: no worker has answered in time; whichever had it is revoked
+ * and can touch nothing any more. -EINTR: the VMM was killed; a data file's request
+ * goes on. -EIO: the session that the request is bound to has ended. Else what the
+ * request was cancelled with.
+ */
+int vph_request_await(struct vph_channel *ch, struct vph_request *request, u32 ends,
+		      unsigned long since, u32 limit_ms)
+{
+	unsigned long limit = msecs_to_jiffies(limit_ms);
+	struct vph_session *late = NULL;
+	int ret;
+
+	mutex_lock(&ch->lock);
+	ret = vph_request_sleep_locked(ch, request, ends, since, limit);
+	if (!ret) {
 		ret = request->error;
-	} else {
+	} else if (ret == -ETIME || !request->owner) {
 		if (ret == -ETIME && ch->session &&
 		    vph_session_is_late(ch->session, request, limit)) {
 			late = vph_session_detach_locked(ch, -ECANCELED);
@@ -134,16 +151,29 @@ int vph_request_wait(struct vph_channel *ch, struct vph_request *request, u32 li
 	}
 	/* Whoever revokes: the VMM goes on when that session can touch nothing. */
 	if (ret == -ETIME || ret == -EIO)
-		wait_event(ch->vmm_wait, !READ_ONCE(ch->revoking));
+		vph_session_wait_revoked(ch);
 	return ret;
+}
+
+/* Posts a request and waits for its answer, as vph_request_await() does. */
+int vph_request_wait(struct vph_channel *ch, struct vph_request *request, u32 limit_ms)
+{
+	unsigned long since = jiffies;
+	u32 ends = request->ends;
+	int ret;
+
+	mutex_lock(&ch->lock);
+	ret = vph_request_post_locked(ch, request);
+	mutex_unlock(&ch->lock);
+	return ret ?: vph_request_await(ch, request, ends, since, limit_ms);
 }
 
 /*
  * Waits for a session to bind a stream to, and references it. ended: the stream
- * was given up meanwhile.
+ * was given up meanwhile. may_wait: else -EAGAIN.
  */
 struct vph_session *vph_session_wait(struct vph_channel *ch, unsigned long epoch,
-				     const int *ended)
+				     const int *ended, bool may_wait)
 {
 	unsigned long limit = msecs_to_jiffies(ch->def->state_limit_ms);
 	unsigned long deadline = jiffies + limit;
@@ -165,6 +195,8 @@ struct vph_session *vph_session_wait(struct vph_channel *ch, unsigned long epoch
 		left = vph_time_left(ch, deadline, limit);
 		if (left <= 0)
 			return ERR_PTR(-ETIMEDOUT);
+		if (!may_wait)
+			return ERR_PTR(-EAGAIN);
 		generation = ch->generation;
 		mutex_unlock(&ch->lock);
 		ret = wait_event_killable_timeout(ch->vmm_wait,
@@ -354,7 +386,7 @@ static bool vph_answer_is_valid(const struct vph_request *request, const struct 
 		if (!answer->length && !(answer->flags & VFIO_PCI_HOOKS_ANSWER_END) &&
 		    request->index == VFIO_PCI_HOOKS_PHASE_STOP_COPY)
 			return false;
-		return answer->length <= VFIO_PCI_HOOKS_STREAM_SIZE &&
+		return answer->length <= request->length &&
 		       !(answer->flags & ~VFIO_PCI_HOOKS_ANSWER_END);
 	case VFIO_PCI_HOOKS_REQ_LOAD:
 		return !(answer->flags & ~VFIO_PCI_HOOKS_ANSWER_END);

@@ -156,6 +156,12 @@ void vph_session_kill(struct vph_session *session)
 	vph_session_put(session);
 }
 
+/* When this returns, no session that was taken from the channel reaches anything. */
+void vph_session_wait_revoked(struct vph_channel *ch)
+{
+	wait_event(ch->vmm_wait, !READ_ONCE(ch->revoking));
+}
+
 /*
  * Between enter and leave the session is alive, and with it the open of the
  * device; what ends it waits.

@@ -66,6 +66,29 @@ static void *vph_window(struct vph_session *session, u64 window, size_t *size)
 	return NULL;
 }
 
+/*
+ * A slice at a time, so that a stream that begins has few faults before it.
+ * As page frames, not pages: no reference to them survives the zap.
+ */
+static vm_fault_t vph_insert_around(struct vm_fault *vmf, const void *memory, size_t offset,
+				    size_t size)
+{
+	struct vm_area_struct *vma = vmf->vma;
+	size_t from = round_down(offset, VFIO_PCI_HOOKS_STREAM_SLICE);
+	size_t to = min(from + VFIO_PCI_HOOKS_STREAM_SLICE, size);
+	vm_fault_t ret = VM_FAULT_SIGBUS;
+
+	from = max(from, offset - min(offset, vmf->address - vma->vm_start));
+	to = min(to, offset + (vma->vm_end - vmf->address));
+	for (; from < to; from += PAGE_SIZE) {
+		ret = vmf_insert_pfn(vma, vmf->address + from - offset,
+				     vmalloc_to_pfn(memory + from));
+		if (ret != VM_FAULT_NOPAGE)
+			break;
+	}
+	return ret;
+}
+
 static vm_fault_t vph_page_fault(struct vm_fault *vmf)
 {
 	struct vph_session *session = vph_vma_session(vmf->vma);
@@ -77,9 +100,8 @@ static vm_fault_t vph_page_fault(struct vm_fault *vmf)
 	if (vph_session_enter(session))
 		return VM_FAULT_SIGBUS;
 	memory = vph_window(session, vmf->pgoff >> VPH_WINDOW_PAGES_SHIFT, &size);
-	/* As a page frame, not a page: no reference to it survives the zap. */
 	if (memory && offset < size)
-		ret = vmf_insert_pfn(vmf->vma, vmf->address, vmalloc_to_pfn(memory + offset));
+		ret = vph_insert_around(vmf, memory, offset, size);
 	vph_session_leave(session);
 	return ret;
 }
@@ -110,11 +132,16 @@ static int vph_mmap_bar(struct vph_session *session, struct vm_area_struct *vma)
 static int vph_mmap_memory(struct vph_session *session, struct vm_area_struct *vma)
 {
 	u64 offset = (vma->vm_pgoff & (BIT_ULL(VPH_WINDOW_PAGES_SHIFT) - 1)) << PAGE_SHIFT;
+	u64 end = offset + (vma->vm_end - vma->vm_start);
 	size_t size = 0;
+	void *memory;
 
-	if (!vph_window(session, vma->vm_pgoff >> VPH_WINDOW_PAGES_SHIFT, &size) ||
-	    offset + (vma->vm_end - vma->vm_start) > size)
+	memory = vph_window(session, vma->vm_pgoff >> VPH_WINDOW_PAGES_SHIFT, &size);
+	if (!memory || end > size)
 		return -EINVAL;
+	/* Two mappings at once may leave the smaller one: then fewer slices are used. */
+	if (memory == session->stream && end > READ_ONCE(session->stream_mapped))
+		WRITE_ONCE(session->stream_mapped, end);
 	vm_flags_set(vma, VM_PFNMAP | VM_DONTCOPY | VM_DONTEXPAND | VM_DONTDUMP);
 	vma->vm_ops = &vph_page_vm_ops;
 	return 0;

@@ -6,8 +6,8 @@
  *
  *	device_lock -> vph_functions_lock
  *	dev_set->lock (of vfio)		open and close of the device
- *	  vph_data_file.lock		position and contents of one data file; held across copies
- *					to and from the VMM and while waiting for the worker
+ *	  vph_data_file.lock		one reader or writer of a data file at a time; held across
+ *					copies to and from the VMM and while waiting for the worker
  *	    mmap_lock (of mm)
  *	      vph_session.map_lock	read: whatever the worker does to the device, and faults of
  *					its mappings. write: the moment the session dies
@@ -17,8 +17,9 @@
  *					waits
  *	            vph_migration.reset_lock	deferred reset
  *	            vph_channel.lock	session, requests, events, shadow, queries, values of
- *					parameters. Never held across user copies or waits, so that
- *					reset_done may take it
+ *					parameters, and which slices of a stream are full. Never
+ *					held across user copies or waits, so that reset_done may
+ *					take it
  *
  *	device_lock -> files in sysfs (kernfs) -> vph_channel.lock
  *
@@ -366,17 +367,23 @@ enum vph_request_state {
 	VPH_REQUEST_DONE,		/* nobody but the poster knows it any more */
 };
 
-/* Lives with the thread that waits for it; vph_channel.lock guards it until DONE. */
+/*
+ * Lives with the thread that waits for it, or with the data file that is its owner:
+ * the device holds a file until vph_data_file_end(), which cancels. vph_channel.lock
+ * guards it; a thread's own is the thread's again when it is DONE.
+ */
 struct vph_request {
 	u32 op;
 	u32 flags;
 	u32 index;
-	u32 length;			/* of data, and of the slot */
+	u32 length;			/* of data, and of the slot; SAVE: room */
 	u64 offset;
 	void *data;			/* to the worker and back; NULL: none */
 	u32 capacity;			/* bytes at data that an answer may fill */
 	struct vph_session *session;	/* the only one that may answer; NULL: any */
 	const struct vph_data_file *owner;	/* SAVE, LOAD */
+	/* When it has ended, under vph_channel.lock; may post it again if it was answered. */
+	void (*done)(struct vph_channel *ch, struct vph_request *request);
 
 	s32 answer;
 	u32 answer_length;
@@ -385,6 +392,7 @@ struct vph_request {
 	u64 dirty_bytes;
 
 	enum vph_request_state state;
+	u32 ends;			/* how often it has ended */
 	int error;
 	u32 seq;
 	unsigned long epoch;
@@ -396,9 +404,12 @@ struct vph_slot {
 	u32 seq;
 };
 
+int vph_request_post_locked(struct vph_channel *ch, struct vph_request *request);
+int vph_request_await(struct vph_channel *ch, struct vph_request *request, u32 ends,
+		      unsigned long since, u32 limit_ms);
 int vph_request_wait(struct vph_channel *ch, struct vph_request *request, u32 limit_ms);
 struct vph_session *vph_session_wait(struct vph_channel *ch, unsigned long epoch,
-				     const int *ended);
+				     const int *ended, bool may_wait);
 void vph_requests_cancel(struct vph_channel *ch, const void *owner, int error);
 void vph_requests_cancel_locked(struct vph_channel *ch, const void *owner, int error);
 void vph_requests_cancel_stream_locked(struct vph_channel *ch, int error);
@@ -431,6 +442,7 @@ struct vph_session {
 	struct vfio_pci_hooks_slot *slots;
 	void *shadow;
 	void *stream;
+	u32 stream_mapped;		/* bytes of stream that the worker has mapped, at least once */
 
 	/* vph_channel.lock */
 	int over;			/* errno once the channel has left it */
@@ -448,6 +460,7 @@ void vph_session_get(struct vph_session *session);
 void vph_session_put(struct vph_session *session);
 struct vph_session *vph_session_detach_locked(struct vph_channel *ch, int error);
 void vph_session_kill(struct vph_session *session);
+void vph_session_wait_revoked(struct vph_channel *ch);
 int vph_session_enter(struct vph_session *session);
 void vph_session_leave(struct vph_session *session);
 void vph_session_event_locked(struct vph_session *session, u32 event, u32 from, u32 to);

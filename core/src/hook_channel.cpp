@@ -347,11 +347,20 @@ Result<void> Session::map() {
   };
   for (const auto& want : wanted) {
     if (!want.length) continue;
-    void* at = page_of(fd_.get(), want.length, PROT_READ | PROT_WRITE, want.offset);
+    size_t length = want.length;
+    void* at = page_of(fd_.get(), length, PROT_READ | PROT_WRITE, want.offset);
+    // Older modules have one slice.
+    if (at == MAP_FAILED && errno == EINVAL && want.offset == VFIO_PCI_HOOKS_MMAP_STREAM) {
+      length = VFIO_PCI_HOOKS_STREAM_SLICE;
+      at = page_of(fd_.get(), length, PROT_READ | PROT_WRITE, want.offset);
+    }
     if (at == MAP_FAILED) return failed(errno, fmt::format("mapping the {}", want.what), kSessionHints);
-    want.mapping = std::make_unique<Mapping>(at, want.length);
+    want.mapping = std::make_unique<Mapping>(at, length);
     want.mapping->lost.emplace(want.mapping->bytes);
   }
+  // Now, not while a guest stands still: one fault brings a whole slice.
+  for (size_t at = 0; at < stream_->bytes.size(); at += VFIO_PCI_HOOKS_STREAM_SLICE)
+    (void)*static_cast<volatile const std::byte*>(&stream_->bytes[at]);
   return {};
 }
 

@@ -115,6 +115,12 @@ Result<RequestServer::Reply> RequestServer::ioctl(vfio_pci_hooks_slot& slot, uin
   return Reply{.length = request.length};
 }
 
+Result<std::span<std::byte>> RequestServer::slice(uint64_t offset, uint64_t length) const {
+  if (offset > stream_.size() || length > stream_.size() - offset)
+    return broken("a slice that the stream buffer does not have");
+  return stream_.subspan(offset, length);
+}
+
 Result<RequestServer::Reply> RequestServer::save(const vfio_pci_hooks_slot& slot) {
   if (slot.flags & VFIO_PCI_HOOKS_REQ_BEGIN) {
     saver_.reset();
@@ -126,7 +132,10 @@ Result<RequestServer::Reply> RequestServer::save(const vfio_pci_hooks_slot& slot
   if (!saver_) return fail(EIO, "the worker that began this stream is gone: begin the migration again");
   const SavePhase phase =
       slot.index == VFIO_PCI_HOOKS_PHASE_PRE_COPY ? SavePhase::pre_copy : SavePhase::stop_copy;
-  const Result<size_t> filled = saver_->fill(stream_, phase);
+  // Without a length from a module that has one slice.
+  const Result<std::span<std::byte>> slice = this->slice(slot.offset, slot.length ? slot.length : stream_.size());
+  if (!slice) return fail(slice.error());
+  const Result<size_t> filled = saver_->fill(*slice, phase);
   if (!filled) return fail(filled.error());
   return Reply{.length = *filled,
                .end = saver_->finished(phase),
@@ -136,8 +145,9 @@ Result<RequestServer::Reply> RequestServer::save(const vfio_pci_hooks_slot& slot
 Result<RequestServer::Reply> RequestServer::load(const vfio_pci_hooks_slot& slot) {
   if (slot.flags & VFIO_PCI_HOOKS_REQ_BEGIN) loader_ = std::make_unique<DeviceStateLoader>(device_);
   if (!loader_) return fail(EIO, "the worker that began this stream is gone: begin the migration again");
-  if (slot.length > stream_.size()) return broken("more bytes than the stream buffer has");
-  if (const Result<void> ok = loader_->write(stream_.first(slot.length)); !ok) return fail(ok.error());
+  const Result<std::span<std::byte>> slice = this->slice(slot.offset, slot.length);
+  if (!slice) return fail(slice.error());
+  if (const Result<void> ok = loader_->write(*slice); !ok) return fail(ok.error());
   if (loader_->complete() && store_ && !device_.chain().parameters().empty()) {
     if (const Result<void> ok = store_->set_parameters(device_.parameters()); !ok) return fail(ok.error());
   }

@@ -254,6 +254,21 @@ int write_data(Actor& a, Vmm& v) {
   return done < 0 ? errno : 0;
 }
 
+/// More than the slices hold, good up to some page.
+int move_slices(Actor& a, Vmm& v) {
+  constexpr size_t kBytes = VFIO_PCI_HOOKS_STREAM_SIZE + VFIO_PCI_HOOKS_STREAM_SLICE;
+  void* at = mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (at == MAP_FAILED) return errno;
+  if (a.random.one_in(3)) mprotect(static_cast<uint8_t*>(at) + 4096 * a.random.below(kBytes / 4096), 4096, PROT_NONE);
+  const int fd = v.data[a.random.below(4)];
+  const ssize_t read_bytes = read(fd, at, kBytes), written = read_bytes < 0 ? write(fd, at, kBytes) : 0;
+  const int result = read_bytes < 0 && written < 0 ? errno : 0;
+  if (read_bytes > 0) a.board().saved_bytes += static_cast<uint64_t>(read_bytes);
+  if (written > 0) ++a.board().loads;
+  munmap(at, kBytes);
+  return result;
+}
+
 int precopy_info(Actor& a, Vmm& v) {
   vfio_precopy_info info{};
   info.argsz = sizeof info;
@@ -262,7 +277,9 @@ int precopy_info(Actor& a, Vmm& v) {
 
 int odd_data(Actor& a, Vmm& v) {
   const int fd = v.data[a.random.below(4)];
-  switch (a.random.below(6)) {
+  switch (a.random.below(7)) {
+    case 6:
+      return fcntl(fd, F_SETFL, a.random.one_in(3) ? 0 : O_NONBLOCK) < 0 ? errno : 0;
     case 0:
       return pread(fd, a.buffer(64), 64, static_cast<off_t>(a.random.odd())) < 0 ? errno : 0;
     case 1:
@@ -352,6 +369,7 @@ constexpr Move<Vmm> kMoves[] = {
     {6, "vmm: MIG_DATA_SIZE", data_size},
     {30, "vmm: read of a data file", read_data},
     {20, "vmm: write of a data file", write_data},
+    {3, "vmm: slices of a data file", move_slices},
     {8, "vmm: PRECOPY_INFO", precopy_info},
     {8, "vmm: data file as it is not meant", odd_data},
     {3, "vmm: close a data file", close_data},

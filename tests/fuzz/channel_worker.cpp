@@ -102,7 +102,7 @@ void answer(Actor& a, Worker& w, vfio_pci_hooks_slot& slot) {
       break;
     case VFIO_PCI_HOOKS_REQ_SAVE:
       slot.answer_length =
-          static_cast<uint32_t>(1 + a.random.below(slot.index ? VFIO_PCI_HOOKS_STREAM_SIZE : 64));
+          static_cast<uint32_t>(1 + a.random.below(slot.index ? VFIO_PCI_HOOKS_STREAM_SLICE : 64));
       slot.answer_flags = a.random.one_in(slot.index ? 2 : 1) ? VFIO_PCI_HOOKS_ANSWER_END : 0;
       slot.initial_bytes = a.random.below(100);
       break;

@@ -112,6 +112,38 @@ constexpr PluginInfo kInfo = {
 };
 const hookline_plugin kPlugin = detail::describe<Mailbox>(kInfo);
 
+// A state of several slices, one section after the other.
+class Large final : public MigrationOwner {
+ public:
+  static constexpr size_t kParts = 6, kPart = 900000;
+
+  explicit Large(Device&) : part_(kPart) {}
+  void save(SectionWriter& out) override {
+    std::ranges::fill(part_, static_cast<std::byte>(saved_ + 1));
+    out.bytes("part", part_);
+    saved_ = (saved_ + 1) % kParts;
+    if (saved_ != 0) out.more();
+  }
+  void load(SectionReader& in) override { in.bytes("part", part_); }
+  void apply() override { ++applied; }
+
+  static std::atomic<int> applied;
+
+ private:
+  std::vector<std::byte> part_;
+  size_t saved_ = 0;
+};
+std::atomic<int> Large::applied = 0;
+
+constexpr PluginInfo kLargeInfo = {
+    .name = "large",
+    .version = "1",
+    .model = "com.example/large",
+    .migration_version = "1",
+    .max_state = Large::kParts * (Large::kPart + 100),
+};
+const hookline_plugin kLargePlugin = detail::describe<Large>(kLargeInfo);
+
 /// A worker: attached as long as it lives, serving one open after the other.
 class Worker {
  public:
@@ -165,13 +197,14 @@ class HookChannelTest : public ::testing::Test {
       (void)control_.undefine(parse_address(vf));
     }
   }
-  void bind(const std::string& vf, uint32_t memory = VFIO_PCI_HOOKS_MEMORY_NONE) {
+  void bind(const std::string& vf, uint32_t memory = VFIO_PCI_HOOKS_MEMORY_NONE) { bind(vf, chain_, memory); }
+  void bind(const std::string& vf, const Chain& chain, uint32_t memory = VFIO_PCI_HOOKS_MEMORY_NONE) {
     const Result<void> defined = control_.define({.address = parse_address(vf),
                                                   .vendor = 0x8086,
                                                   .device = 0x10ca,
                                                   .guest_memory = memory,
                                                   .access_limit_ms = 300},
-                                                 chain_);
+                                                 chain);
     ASSERT_TRUE(defined) << defined.error().text;
     const auto bound = sysfs::bind(vf, "vfio-pci-hooks");
     ASSERT_TRUE(bound) << bound.error().text;
@@ -299,6 +332,39 @@ TEST_F(HookChannelTest, MovesADeviceToAnotherVfInAnyCut) {
     EXPECT_LT(::write(sink->get(), stream.data(), stream.size()), 0);
     EXPECT_EQ(destination.set_state(VFIO_DEVICE_STATE_RUNNING).error().code, EINVAL);
   }
+}
+
+// A VMM takes a write() that returns for loaded: what is wrong in the last 24 bytes of 5 MiB fails the one write they are in.
+TEST_F(HookChannelTest, RL2_ATrailerThatIsWrongFailsTheWriteOfTheWholeStream) {
+  const Chain chain = *build_chain({*make_link(kLargePlugin)});
+  bind(vfs_[0], chain);
+  Worker worker(control_, vfs_[0], chain);
+  const vfio::Device vf = open(vfs_[0]);
+  std::vector<std::byte> stream(chain.max_state());
+  size_t size = 0;
+  auto data = vf.set_state(VFIO_DEVICE_STATE_STOP_COPY);
+  ASSERT_TRUE(data) << data.error().text;
+  ssize_t got = 0;
+  while ((got = ::read(data->get(), stream.data() + size, stream.size() - size)) > 0) size += static_cast<size_t>(got);
+  ASSERT_EQ(got, 0) << errno;
+  ASSERT_GT(size, size_t{5} << 20);
+  const auto load = [&] {
+    auto sink = vf.set_state(VFIO_DEVICE_STATE_RESUMING);
+    if (!sink) return sink.error().code;
+    return ::write(sink->get(), stream.data(), size) == static_cast<ssize_t>(size) ? 0 : errno;
+  };
+  for (const size_t from_end : {24U, 17U, 8U, 1U}) {
+    SCOPED_TRACE(from_end);
+    stream[size - from_end] ^= std::byte{1};
+    EXPECT_NE(load(), 0);
+    EXPECT_EQ(Large::applied, 0);
+    EXPECT_FALSE(vf.set_state(VFIO_DEVICE_STATE_RUNNING));
+    ASSERT_TRUE(vf.reset());
+    stream[size - from_end] ^= std::byte{1};
+  }
+  EXPECT_EQ(load(), 0);
+  EXPECT_EQ(Large::applied, 1);
+  EXPECT_TRUE(vf.set_state(VFIO_DEVICE_STATE_RUNNING));
 }
 
 TEST_F(HookChannelTest, RefusalsSayWhatWasAskedOfWhichDevice) {

@@ -121,7 +121,9 @@ class Server {
       if (early_) {
         next = *std::exchange(early_, std::nullopt);
       } else if (::ioctl(session_.fd, VFIO_PCI_HOOKS_NEXT, &next) != 0) {
-        if (errno != EINTR) return;
+        const bool late = errno == EINVAL && next.answered != VFIO_PCI_HOOKS_NO_SLOT;
+        if (late) ++board_.late_answers;
+        if (!late && errno != EINTR) return;
         next = asking(VFIO_PCI_HOOKS_NO_SLOT, -1);
         continue;
       }
@@ -157,7 +159,7 @@ class Server {
         break;
       }
       case Lie::length:
-        mailbox.answer_length = mailbox.op == VFIO_PCI_HOOKS_REQ_READ ? mailbox.length + 1 : VFIO_PCI_HOOKS_STREAM_SIZE + 1;
+        mailbox.answer_length = mailbox.length + 1;
         if (mailbox.op == VFIO_PCI_HOOKS_REQ_LOAD) mailbox.answer_flags = ~0u;
         expect_refused(slot);
         break;
@@ -240,30 +242,41 @@ class Server {
     slot.answer = board_.write_answer;
   }
 
+  // Counted when it comes, answered when it may be.
+  static void count(std::atomic<uint64_t>& counted, const std::atomic<uint64_t>& allowed) {
+    ++counted;
+    while (counted > allowed) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+
   void save(vfio_pci_hooks_slot& slot) {
-    ++board_.saves;
-    if (const int32_t error = board_.save_error) {
-      slot.answer = error;
+    if (board_.saves < board_.save_phases.size()) board_.save_phases[board_.saves] = slot.index;
+    count(board_.saves, board_.saves_allowed);
+    if (slot.flags & VFIO_PCI_HOOKS_REQ_BEGIN) saved_ = 0;
+    const uint64_t fails_at = board_.save_error == 0 ? ~uint64_t{0} : board_.save_fails_at == ~uint64_t{0} ? 0 : board_.save_fails_at.load();
+    if (saved_ >= fails_at) {
+      slot.answer = board_.save_error;
       return;
     }
-    if (slot.flags & VFIO_PCI_HOOKS_REQ_BEGIN) saved_ = 0;
-    const uint64_t end = slot.index == VFIO_PCI_HOOKS_PHASE_PRE_COPY ? board_.pre_copy_bytes : board_.state_bytes;
-    const uint64_t length = std::min<uint64_t>(end - std::min(end, saved_), board_.save_at_once);
-    for (uint64_t i = 0; i < length; ++i) session_.stream[i] = pattern(saved_ + i);
+    const bool pre_copy = slot.index == VFIO_PCI_HOOKS_PHASE_PRE_COPY;
+    const uint64_t end = pre_copy ? board_.pre_copy_bytes : board_.state_bytes;
+    const uint64_t length = std::min<uint64_t>({std::min(end, fails_at) - std::min(end, saved_), slot.length, board_.save_at_once});
+    uint8_t* const slice = session_.stream + slot.offset;
+    for (uint64_t i = 0; i < length; ++i) slice[i] = pattern(saved_ + i);
     saved_ += length;
     slot.initial_bytes = board_.initial_bytes;
     slot.answer_length = static_cast<uint32_t>(length);
-    if (saved_ >= end) slot.answer_flags = VFIO_PCI_HOOKS_ANSWER_END;
+    if (saved_ >= end && !(pre_copy && board_.pre_copy_goes_on)) slot.answer_flags = VFIO_PCI_HOOKS_ANSWER_END;
   }
 
   void load(vfio_pci_hooks_slot& slot) {
-    ++board_.loads;
+    count(board_.loads, board_.loads_allowed);
     if (slot.flags & VFIO_PCI_HOOKS_REQ_BEGIN) {
       loaded_ = 0;
       board_.load_matches = true;
     }
+    const uint8_t* const slice = session_.stream + slot.offset;
     for (uint32_t i = 0; i < slot.length; ++i)
-      if (session_.stream[i] != pattern(loaded_ + i)) board_.load_matches = false;
+      if (slice[i] != pattern(loaded_ + i)) board_.load_matches = false;
     loaded_ += slot.length;
     board_.loaded_bytes = loaded_;
     slot.answer = board_.load_error;

@@ -87,9 +87,12 @@ struct Board {
   std::atomic<uint64_t> read_value{0x600d600d600d600d};
   std::atomic<uint32_t> state_bytes{100000}, pre_copy_bytes{kPreCopyBytes};
   std::atomic<uint32_t> save_at_once{VFIO_PCI_HOOKS_STREAM_SIZE};  ///< bytes of one answer at most
+  std::atomic<uint64_t> save_fails_at{~uint64_t{0}};  ///< byte of the state in whose place comes save_error
+  std::atomic<bool> pre_copy_goes_on{false};          ///< no answer ends PRE_COPY: nothing more is nothing now
+  std::atomic<uint64_t> saves_allowed{~uint64_t{0}}, loads_allowed{~uint64_t{0}};  ///< the next one is answered when there are more
   std::atomic<Lie> lie{Lie::none};
   std::atomic<uint64_t> initial_bytes{0};  ///< that are left, says each answer to a request to save
-  std::atomic<int32_t> save_error{0}, load_error{0};  ///< -errno
+  std::atomic<int32_t> save_error{0}, load_error{0};  ///< -errno; of saving: at once, or where save_fails_at says
   std::atomic<uint32_t> die_at{0}, hang_at{0};         ///< VFIO_PCI_HOOKS_REQ_*; a hanging worker stops itself
   std::atomic<uint64_t> probe_iova{0};                 ///< not 0: each trapped read first tries guest memory there
   std::atomic<QueryLie> query_lie{QueryLie::none};
@@ -102,6 +105,7 @@ struct Board {
   std::atomic<uint64_t> reads{0}, writes{0}, saves{0}, loads{0}, sessions{0}, resets{0};
   std::atomic<uint64_t> last_offset{0}, last_value{0};
   std::atomic<uint32_t> last_length{0};
+  std::array<std::atomic<uint32_t>, 64> save_phases{};  ///< of the requests to save, VFIO_PCI_HOOKS_PHASE_*
   std::atomic<uint64_t> loaded_bytes{0};
   std::atomic<bool> load_matches{false};
   std::atomic<int32_t> iova_read{0}, iova_write{0};  ///< errno
@@ -111,6 +115,7 @@ struct Board {
   std::atomic<uint32_t> shadow_word{0};       ///< first of the shadow when the last session began
   std::atomic<int32_t> old_session_rw{0};     ///< errno of a register access through the session before
   std::atomic<uint32_t> refused_answers{0};   ///< of the lies
+  std::atomic<uint32_t> late_answers{0};      ///< to requests that were cancelled meanwhile
   std::atomic<int32_t> late_rw{0}, late_next{0};  ///< errno of a register access and of an answer after having hung
   std::atomic<uint32_t> nr_states{0};
   std::array<std::atomic<uint32_t>, 64> states{};  ///< where each EVENT_STATE went to

@@ -18,6 +18,7 @@
 #include <filesystem>
 #include <optional>
 #include <thread>
+#include <utility>
 
 #include <fmt/format.h>
 
@@ -126,6 +127,10 @@ class Hand {
   }
   // What comes next, an answer handed over first; errno.
   int next(vfio_pci_hooks_next& next, int timeout_ms, int32_t answered = VFIO_PCI_HOOKS_NO_SLOT) const {
+    if (early_ && answered == VFIO_PCI_HOOKS_NO_SLOT) {
+      next = *std::exchange(early_, std::nullopt);
+      return 0;
+    }
     next = {};
     next.argsz = sizeof next;
     next.answered = answered;
@@ -142,15 +147,33 @@ class Hand {
       }
     throw std::runtime_error("no request came");
   }
-  int answer(int32_t at, int32_t value, uint32_t flags = 0) const {
+  void fill(int32_t at, uint32_t length, int32_t value = 0, uint32_t flags = 0) const {
     vfio_pci_hooks_slot& mailbox = slot(at);
     mailbox.answer_seq = mailbox.seq;
     mailbox.answer = value;
-    mailbox.answer_length = mailbox.length;
+    mailbox.answer_length = length;
     mailbox.answer_flags = flags;
+  }
+  int answer(int32_t at, int32_t value, uint32_t flags = 0) const {
+    fill(at, slot(at).length, value, flags);
     vfio_pci_hooks_next got{};
     const int error = next(got, 0, at);
+    if (error == 0) early_ = got;
     return error == ETIME ? 0 : error;
+  }
+  // So many slices of the stream buffer, as older workers have one.
+  void map_stream(unsigned slices) {
+    const size_t size = slices * size_t{VFIO_PCI_HOOKS_STREAM_SLICE};
+    stream_.emplace(map(size, VFIO_PCI_HOOKS_MMAP_STREAM), size);
+  }
+  uint64_t offset(int32_t at) const { return slot(at).offset; }
+  // Whether another request waits; events are heard on the way.
+  bool is_asked() const {
+    vfio_pci_hooks_next got{};
+    int error = 0;
+    while ((error = next(got, 200)) == 0 && got.what == VFIO_PCI_HOOKS_NEXT_EVENT) {
+    }
+    return error == 0;
   }
   int rw(unsigned long call, uint32_t flags, uint32_t region, uint64_t offset, void* data, uint32_t length) const {
     vfio_pci_hooks_rw rw{};
@@ -182,6 +205,7 @@ class Hand {
     return 0;
   }
   void end() {
+    stream_.reset();
     slots_.reset();
     session_.reset();
   }
@@ -196,7 +220,8 @@ class Hand {
   vfio_pci_hooks_slot& slot(int32_t at) const { return static_cast<vfio_pci_hooks_slot*>(slots_->address())[at]; }
 
   vfio::Descriptor channel_, session_;
-  std::optional<vfio::Mapping> slots_;
+  std::optional<vfio::Mapping> slots_, stream_;
+  mutable std::optional<vfio_pci_hooks_next> early_;  // fetched by a call that was to answer only
 };
 
 class RaceTest : public HooksTest {
@@ -277,6 +302,97 @@ TEST_F(RaceTest, RL2_ARefusedStreamDoesNotScrubADeviceThatRunsAgain) {
   EXPECT_NE(error, 0);
   EXPECT_EQ(heart(), kBeating) << "the reset program ran on a guest's device";
   EXPECT_EQ(device().state().value(), uint32_t{VFIO_DEVICE_STATE_RUNNING});
+}
+
+// The next request of a stream is posted by the answer to the one before. Whatever ends the stream finds it given, or about
+// to be posted.
+TEST_F(RaceTest, RL5_ACancelledReadAheadIsForgotten) {
+  start(with_heart());
+  hand_->map_stream(VFIO_PCI_HOOKS_STREAM_SLICES);
+  const auto begin = [&] {
+    auto stream = device().set_state(VFIO_DEVICE_STATE_STOP_COPY);
+    EXPECT_TRUE(stream);
+    std::thread vmm([&] {
+      char byte = 0;
+      EXPECT_EQ(::read(stream->get(), &byte, 1), 1);
+    });
+    EXPECT_EQ(hand_->answer(hand_->request(VFIO_PCI_HOOKS_REQ_SAVE), 0), 0);
+    vmm.join();
+    return std::move(*stream);
+  };
+  const auto cancel = [&](bool by_reset) {
+    EXPECT_TRUE(by_reset ? device().reset().has_value() : device().set_state(VFIO_DEVICE_STATE_RUNNING).has_value());
+    EXPECT_TRUE(device().enable_memory_and_dma());
+  };
+  for (const bool by_reset : {false, true}) {
+    SCOPED_TRACE(by_reset);
+    {
+      const auto stream = begin();
+      const int32_t slot = hand_->request(VFIO_PCI_HOOKS_REQ_SAVE);
+      cancel(by_reset);
+      EXPECT_EQ(hand_->answer(slot, 0), EINVAL);
+    }
+    // The file is gone; the session is not.
+    std::thread vcpu([&] {
+      uint32_t value = 0;
+      EXPECT_EQ(guest_->read32(kTrapped, value), 0);
+    });
+    EXPECT_EQ(hand_->answer(hand_->request(VFIO_PCI_HOOKS_REQ_READ), 0), 0);
+    vcpu.join();
+  }
+  // And both at once, again and again.
+  std::atomic<bool> over = false;
+  std::thread worker([&] {
+    vfio_pci_hooks_next got{};
+    for (int32_t answered = VFIO_PCI_HOOKS_NO_SLOT; !over;) {
+      const int error = hand_->next(got, 20, answered);
+      answered = error == 0 && got.what == VFIO_PCI_HOOKS_NEXT_REQUEST ? got.slot : VFIO_PCI_HOOKS_NO_SLOT;
+      if (answered != VFIO_PCI_HOOKS_NO_SLOT) hand_->fill(answered, 1);
+    }
+  });
+  for (int i = 0; i < 300; ++i) {
+    const auto stream = device().set_state(VFIO_DEVICE_STATE_STOP_COPY);
+    ASSERT_TRUE(stream);
+    char bytes[8];
+    for (int reads = i % 7; reads > 0; --reads) {
+      ASSERT_GT(::read(stream->get(), bytes, sizeof bytes), 0);
+    }
+    cancel(i % 16 == 0);
+    EXPECT_LT(::read(stream->get(), bytes, 1), 0);
+  }
+  over = true;
+  worker.join();
+  EXPECT_EQ(control_.status(vf_).revoked, 0u);
+}
+
+TEST_F(RaceTest, MP2_SlicesThatNobodyHasMappedAreNotUsed) {
+  for (const unsigned mapped : {0, 1, 2, VFIO_PCI_HOOKS_STREAM_SLICES}) {
+    SCOPED_TRACE(mapped);
+    start(with_heart());
+    if (mapped) hand_->map_stream(mapped);
+    const unsigned slices = std::max(mapped, 1U);
+    auto stream = device().set_state(VFIO_DEVICE_STATE_STOP_COPY);
+    ASSERT_TRUE(stream);
+    std::vector<char> bytes(VFIO_PCI_HOOKS_STREAM_SLICE);
+    const auto slice = [&](unsigned number) { return number % slices * uint64_t{VFIO_PCI_HOOKS_STREAM_SLICE}; };
+    std::thread vmm([&] { EXPECT_EQ(::read(stream->get(), bytes.data(), 1), 1); });
+    for (unsigned i = 0; i < slices; ++i) {
+      const int32_t slot = hand_->request(VFIO_PCI_HOOKS_REQ_SAVE);
+      EXPECT_EQ(hand_->offset(slot), slice(i));
+      EXPECT_EQ(hand_->answer(slot, 0), 0);
+    }
+    vmm.join();
+    EXPECT_FALSE(hand_->is_asked()) << "all are full";
+    EXPECT_EQ(::read(stream->get(), bytes.data(), bytes.size() - 1), static_cast<ssize_t>(bytes.size() - 1));
+    const int32_t slot = hand_->request(VFIO_PCI_HOOKS_REQ_SAVE);
+    EXPECT_EQ(hand_->offset(slot), slice(slices));
+    EXPECT_EQ(hand_->answer(slot, 0, VFIO_PCI_HOOKS_ANSWER_END), 0);
+    stream->reset();
+    guest_.reset();
+    hand_.reset();
+    ASSERT_TRUE(sysfs::release(vf_));
+    ASSERT_EQ(control_.undefine(vf_), 0);
+  }
 }
 
 // With no worker at hand an access waits over a reset; who is given it afterwards has seen it.

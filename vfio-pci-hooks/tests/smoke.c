@@ -276,6 +276,7 @@ static uint8_t toy(size_t i)
 static void worker_save(struct worker *w, struct vfio_pci_hooks_slot *s)
 {
 	size_t n = PAYLOAD + SHADOW - w->saved;
+	uint8_t *slice = w->stream + s->offset;
 
 	if (s->flags & VFIO_PCI_HOOKS_REQ_BEGIN) {
 		w->saved = 0;
@@ -283,7 +284,7 @@ static void worker_save(struct worker *w, struct vfio_pci_hooks_slot *s)
 	}
 	if (s->index == VFIO_PCI_HOOKS_PHASE_PRE_COPY) {
 		/* Eight bytes that say who we are. */
-		memcpy(w->stream, "SMOKE-01", 8);
+		memcpy(slice, "SMOKE-01", 8);
 		s->answer_length = 8;
 		s->answer_flags = VFIO_PCI_HOOKS_ANSWER_END;
 		return;
@@ -292,11 +293,11 @@ static void worker_save(struct worker *w, struct vfio_pci_hooks_slot *s)
 		s->answer = -EBADMSG;
 		return;
 	}
-	if (n > VFIO_PCI_HOOKS_STREAM_SIZE)
-		n = VFIO_PCI_HOOKS_STREAM_SIZE;
+	if (n > s->length)
+		n = s->length;
 	for (size_t i = 0; i < n; i++)
-		w->stream[i] = w->saved + i < SHADOW ? ((uint8_t *)w->shadow)[w->saved + i] :
-						       toy(w->saved + i);
+		slice[i] = w->saved + i < SHADOW ? ((uint8_t *)w->shadow)[w->saved + i] :
+						  toy(w->saved + i);
 	w->saved += n;
 	s->answer_length = n;
 	s->answer_flags = w->saved == PAYLOAD + SHADOW ? VFIO_PCI_HOOKS_ANSWER_END : 0;
@@ -305,6 +306,7 @@ static void worker_save(struct worker *w, struct vfio_pci_hooks_slot *s)
 static void worker_load(struct worker *w, struct vfio_pci_hooks_slot *s)
 {
 	static uint8_t shadow[SHADOW];
+	const uint8_t *slice = w->stream + s->offset;
 
 	if (s->flags & VFIO_PCI_HOOKS_REQ_BEGIN)
 		w->loaded = 0;
@@ -312,11 +314,11 @@ static void worker_load(struct worker *w, struct vfio_pci_hooks_slot *s)
 		size_t at = w->loaded - 8;
 
 		if (w->loaded < 8) {
-			if (w->stream[i] != "SMOKE-01"[w->loaded])
+			if (slice[i] != "SMOKE-01"[w->loaded])
 				s->answer = -EPROTO;
 		} else if (at < SHADOW) {
-			shadow[at] = w->stream[i];
-		} else if (w->stream[i] != toy(at)) {
+			shadow[at] = slice[i];
+		} else if (slice[i] != toy(at)) {
 			s->answer = -EBADMSG;
 		}
 	}

@@ -52,6 +52,7 @@ class RequestServer {
   Result<Reply> ioctl(vfio_pci_hooks_slot& slot, uint32_t op);
   Result<Reply> save(const vfio_pci_hooks_slot& slot);
   Result<Reply> load(const vfio_pci_hooks_slot& slot);
+  Result<std::span<std::byte>> slice(uint64_t offset, uint64_t length) const;
 
   OpenDevice& device_;
   std::span<std::byte> stream_;

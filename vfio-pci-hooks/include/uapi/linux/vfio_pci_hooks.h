@@ -30,7 +30,10 @@
 #define VFIO_PCI_HOOKS_SAVED		32	/* values that SAVE and RESTORE steps share */
 #define VFIO_PCI_HOOKS_SLOTS		16
 #define VFIO_PCI_HOOKS_MAX_SHADOW	65536
-#define VFIO_PCI_HOOKS_STREAM_SIZE	1048576	/* bytes of the stream buffer */
+/* The stream buffer, in bytes; older modules have one slice of the same size, see GET_FEATURES. */
+#define VFIO_PCI_HOOKS_STREAM_SLICE	1048576
+#define VFIO_PCI_HOOKS_STREAM_SLICES	4
+#define VFIO_PCI_HOOKS_STREAM_SIZE	(VFIO_PCI_HOOKS_STREAM_SLICES * VFIO_PCI_HOOKS_STREAM_SLICE)
 #define VFIO_PCI_HOOKS_MAX_PARAMETERS	32
 /* With the terminating NUL: */
 #define VFIO_PCI_HOOKS_VALUE_LEN	64
@@ -151,7 +154,7 @@ struct vfio_pci_hooks_define {
 	__u16 device;
 	__u32 guest_memory;		/* VFIO_PCI_HOOKS_MEMORY_* */
 	__u32 access_limit_ms;		/* a trapped access waits at most so long for a worker; 1 to 10000 */
-	__u32 state_limit_ms;		/* a state arc, read() or write() of the data file; 1 to 600000 */
+	__u32 state_limit_ms;		/* read() or write() of the data file waits at most so long for an answer; 1 to 600000 */
 	__u32 shadow_size;		/* bytes of shadow memory, at most VFIO_PCI_HOOKS_MAX_SHADOW; 0: none */
 	__u32 nr_handlers;
 	__u32 nr_ranges;
@@ -275,15 +278,20 @@ struct vfio_pci_hooks_parameters {
 #define VFIO_PCI_HOOKS_MMAP_BAR(index)	((__u64)(index) << 40)
 #define VFIO_PCI_HOOKS_MMAP_SLOTS	((__u64)64 << 40)	/* VFIO_PCI_HOOKS_SLOTS * sizeof(slot) */
 #define VFIO_PCI_HOOKS_MMAP_SHADOW	((__u64)65 << 40)	/* shadow_size, rounded up to pages */
-#define VFIO_PCI_HOOKS_MMAP_STREAM	((__u64)66 << 40)	/* VFIO_PCI_HOOKS_STREAM_SIZE */
+#define VFIO_PCI_HOOKS_MMAP_STREAM	((__u64)66 << 40)	/* STREAM_SIZE, or less: slices that nobody maps are not used */
 
 /* What a request asks. */
 #define VFIO_PCI_HOOKS_REQ_READ		1	/* region index, offset, length <= 8, naturally aligned */
 #define VFIO_PCI_HOOKS_REQ_WRITE	2	/* the same, bytes in data */
 #define VFIO_PCI_HOOKS_REQ_IOCTL	3	/* index = n of VFIO_BASE + n, data = the argument, length bytes of it */
 #define VFIO_PCI_HOOKS_REQ_FEATURE	4	/* index = flags of VFIO_DEVICE_FEATURE, data = payload */
-#define VFIO_PCI_HOOKS_REQ_SAVE		5	/* fill the stream buffer; index = VFIO_PCI_HOOKS_PHASE_* */
-#define VFIO_PCI_HOOKS_REQ_LOAD		6	/* length bytes of the stream are in the stream buffer */
+/*
+ * SAVE and LOAD are about the slice of the stream buffer that begins at offset. At most one of them is unanswered, and it
+ * need not be waited for: SAVE comes before the VMM reads, as long as slices are free, and a slow answer to it makes a
+ * worker late only from when the VMM waits. Older modules say 0 for the offset and for the length of SAVE: the whole buffer.
+ */
+#define VFIO_PCI_HOOKS_REQ_SAVE		5	/* fill at most length bytes; index = VFIO_PCI_HOOKS_PHASE_* */
+#define VFIO_PCI_HOOKS_REQ_LOAD		6	/* length bytes of the stream are there */
 
 #define VFIO_PCI_HOOKS_PHASE_PRE_COPY	0
 #define VFIO_PCI_HOOKS_PHASE_STOP_COPY	1
@@ -320,7 +328,7 @@ struct vfio_pci_hooks_slot {
 	/* worker to kernel */
 	__u32 answer_seq;		/* seq of the request this answers */
 	__s32 answer;
-	__u32 answer_length;		/* READ: length of the request. SAVE: bytes in the stream buffer. IOCTL: bytes to copy out */
+	__u32 answer_length;		/* READ: length of the request. SAVE: bytes in the slice. IOCTL: bytes to copy out */
 	__u32 answer_flags;		/* VFIO_PCI_HOOKS_ANSWER_* */
 	__u64 initial_bytes;		/* SAVE: what PRECOPY_INFO says from now on */
 	__u64 dirty_bytes;
