@@ -119,6 +119,11 @@ std::vector<std::string> lacking(const vfio_pci_hooks_features& module, const Ap
   need(chain.owner().has_value(), VFIO_PCI_HOOKS_FEATURE_MIGRATION, "migrate devices");
   need(device.guest_memory != GuestMemory::none, VFIO_PCI_HOOKS_FEATURE_IOVA_RW, "reach guest memory (guest_memory)");
   need(!chain.parameters().empty(), VFIO_PCI_HOOKS_FEATURE_PARAMETERS, "keep migration parameters");
+  const auto fills = [](std::span<const hookline_step> steps) {
+    return std::ranges::any_of(steps, [](const hookline_step& step) { return step.op == HOOKLINE_STEP_FILL; });
+  };
+  need(fills(chain.stop()) || fills(chain.start()) || fills(chain.reset()), VFIO_PCI_HOOKS_FEATURE_FILL,
+       "run the register step FILL");
   need(chain.ioctls() || chain.features(), VFIO_PCI_HOOKS_FEATURE_IOCTL, "hand ioctls to plugins");
   const auto limit = [&](size_t needed, uint32_t most, const char* what) {
     if (needed > most)

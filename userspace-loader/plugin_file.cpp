@@ -137,6 +137,7 @@ constexpr std::array kFeatures = {
     Feature{HOOKLINE_REQUIRE_IOVA_READ, "reading guest memory"},
     Feature{HOOKLINE_REQUIRE_PF, "requests to the PF"},
     Feature{HOOKLINE_REQUIRE_PARAMETERS, "migration parameters"},
+    Feature{HOOKLINE_REQUIRE_BULK, "bulk sections"},
 };
 
 std::string feature_names(uint64_t bits) {

@@ -170,7 +170,8 @@ static long vph_get_features(void __user *arg)
 	features = (struct vfio_pci_hooks_features) {
 		.argsz = sizeof(features),
 		.features = VFIO_PCI_HOOKS_FEATURE_MIGRATION | VFIO_PCI_HOOKS_FEATURE_IOVA_RW |
-			    VFIO_PCI_HOOKS_FEATURE_IOCTL | VFIO_PCI_HOOKS_FEATURE_PARAMETERS,
+			    VFIO_PCI_HOOKS_FEATURE_IOCTL | VFIO_PCI_HOOKS_FEATURE_PARAMETERS |
+			    VFIO_PCI_HOOKS_FEATURE_FILL,
 		.max_handlers = VFIO_PCI_HOOKS_MAX_HANDLERS,
 		.max_ranges = VFIO_PCI_HOOKS_MAX_RANGES,
 		.max_steps = VFIO_PCI_HOOKS_MAX_STEPS,

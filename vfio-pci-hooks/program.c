@@ -32,6 +32,11 @@ static int vph_step_check(struct pci_dev *pdev, const struct vfio_pci_hooks_step
 		if (step->timeout_us)
 			return -EINVAL;
 		break;
+	case VFIO_PCI_HOOKS_STEP_FILL:
+		if (step->timeout_us || step->width != 4 || !step->mask || step->mask % 4 ||
+		    step->mask > VFIO_PCI_HOOKS_MAX_FILL)
+			return -EINVAL;
+		break;
 	case VFIO_PCI_HOOKS_STEP_POLL:
 	case VFIO_PCI_HOOKS_STEP_DELAY:
 		if (!may_wait || step->timeout_us > VPH_MAX_STEP_US)
@@ -49,7 +54,10 @@ static int vph_step_check(struct pci_dev *pdev, const struct vfio_pci_hooks_step
 	if (step->width != 1 && step->width != 2 && step->width != 4)
 		return -EINVAL;
 	if (!IS_ALIGNED(step->offset, step->width) ||
-	    (u64)step->offset + step->width > pci_resource_len(pdev, step->bar))
+	    (u64)step->offset + vph_step_length(step) > pci_resource_len(pdev, step->bar))
+		return -EINVAL;
+	if (step->op == VFIO_PCI_HOOKS_STEP_FILL &&
+	    !(pci_resource_flags(pdev, step->bar) & IORESOURCE_MEM))
 		return -EINVAL;
 	return 0;
 }
@@ -75,6 +83,7 @@ struct vph_program *vph_program_copy(struct pci_dev *pdev,
 {
 	struct vph_program *program;
 	unsigned long us = 0;
+	u64 filled = 0;
 	unsigned int i;
 	int ret;
 
@@ -96,10 +105,13 @@ struct vph_program *vph_program_copy(struct pci_dev *pdev,
 	ret = vph_program_check(pdev, program, may_wait);
 	if (ret)
 		goto out_free;
-	for (i = 0; i < program->nr; i++)
+	for (i = 0; i < program->nr; i++) {
 		us += program->steps[i].timeout_us;
+		if (program->steps[i].op == VFIO_PCI_HOOKS_STEP_FILL)
+			filled += program->steps[i].mask;
+	}
 	ret = -EINVAL;
-	if (us > VPH_MAX_PROGRAM_US)
+	if (us > VPH_MAX_PROGRAM_US || filled > VFIO_PCI_HOOKS_MAX_FILL)
 		goto out_free;
 	return program;
 
@@ -142,6 +154,20 @@ static int vph_step_poll(struct vph_device *hdev, const struct vfio_pci_hooks_st
 	}
 }
 
+static int vph_step_fill(struct vph_device *hdev, const struct vfio_pci_hooks_step *step)
+{
+	struct vfio_pci_hooks_step word = *step;
+	u32 value = step->value;
+	int ret = 0;
+
+	for (; !ret && word.offset - step->offset < step->mask; word.offset += step->width) {
+		if (IS_ALIGNED(word.offset, SZ_4K))
+			cond_resched();
+		ret = vph_register(hdev, &word, &value, true);
+	}
+	return ret;
+}
+
 static int vph_step_run(struct vph_device *hdev, const struct vfio_pci_hooks_step *step)
 {
 	u32 *saved = hdev->mig.saved;
@@ -164,6 +190,8 @@ static int vph_step_run(struct vph_device *hdev, const struct vfio_pci_hooks_ste
 		return vph_register(hdev, step, &saved[step->slot], true);
 	case VFIO_PCI_HOOKS_STEP_POLL:
 		return vph_step_poll(hdev, step);
+	case VFIO_PCI_HOOKS_STEP_FILL:
+		return vph_step_fill(hdev, step);
 	case VFIO_PCI_HOOKS_STEP_DELAY:
 		fsleep(step->timeout_us);
 		return 0;
@@ -217,6 +245,17 @@ static void vph_raw_write(void __iomem *io, unsigned int width, u32 value)
 	}
 }
 
+static void vph_raw_fill(void __iomem *io, const struct vfio_pci_hooks_step *step)
+{
+	u32 at;
+
+	for (at = 0; at < step->mask; at += step->width) {
+		if (IS_ALIGNED(at, SZ_4K))
+			cond_resched();
+		vph_raw_write(io + at, step->width, step->value);
+	}
+}
+
 /*
  * The reset program. Whether memory_lock is held depends on who resets, so this
  * takes no lock, and it has no waits: a reset must always succeed, and soon.
@@ -259,6 +298,9 @@ void vph_program_run_reset(struct vph_device *hdev)
 			break;
 		case VFIO_PCI_HOOKS_STEP_RESTORE:
 			vph_raw_write(io, step->width, saved[step->slot]);
+			break;
+		case VFIO_PCI_HOOKS_STEP_FILL:
+			vph_raw_fill(io, step);
 			break;
 		}
 	}

@@ -360,7 +360,7 @@ static bool vph_program_is_trapped(struct vph_session *session, const struct vph
 
 		if (step->op != VFIO_PCI_HOOKS_STEP_DELAY &&
 		    vph_is_trapped_behind(hdev, hdev->def->channel, step->bar, step->offset,
-					  step->width))
+					  vph_step_length(step)))
 			return true;
 	}
 	return false;

@@ -258,6 +258,12 @@ int vph_program_check(struct pci_dev *pdev, const struct vph_program *program, b
 int vph_program_run(struct vph_device *hdev, const char *what, const struct vph_program *program);
 void vph_program_run_reset(struct vph_device *hdev);
 
+/* Bytes from its offset that a step reaches. */
+static inline u32 vph_step_length(const struct vfio_pci_hooks_step *step)
+{
+	return step->op == VFIO_PCI_HOOKS_STEP_FILL ? step->mask : step->width;
+}
+
 /* ------------------------------------------------- vfio_pci_hooks_main.c */
 
 void vph_reset_done(struct vph_device *hdev);

@@ -22,6 +22,7 @@ namespace {
 constexpr uint32_t kShadowAlignment = 64;  // what any plain struct of a plugin may need
 constexpr size_t kLongestConfig = 96;      // a fingerprint has 73 bytes
 constexpr uint64_t kMaxValues = uint64_t{1} << 40;
+constexpr uint64_t kBulkPasses = 6;  // 4 before the stop, the last of them begun within it, and one after
 constexpr uint32_t kOps = HOOKLINE_WANT_READ | HOOKLINE_WANT_WRITE;
 constexpr std::string_view kOpNames[HOOKLINE_OPS_KNOWN] = {"region reads", "region writes", "ioctls",
                                                            "device features"};
@@ -74,6 +75,19 @@ Result<void> check_link(const Link& link) {
     return refuse("plugin \"{}\": it owns the device's migration but has no save()", link.name());
   if (p.max_state > kMaxValues)
     return refuse("plugin \"{}\": max_state is {} bytes, at most {} are allowed", link.name(), p.max_state,
+                  kMaxValues);
+
+  if (!!p.save_bulk != !!p.bulk_sizes || !!p.save_bulk != !!p.load_bulk)
+    return refuse("plugin \"{}\": save_bulk(), bulk_sizes() and load_bulk() go together, it lacks one of them",
+                  link.name());
+  if (p.save_bulk && !link.owns_migration())
+    return refuse(
+        "plugin \"{}\": it has a save_bulk(), but only the owner of the device's migration may have one",
+        link.name());
+  if (!!p.save_bulk != !!p.max_bulk)
+    return refuse("plugin \"{}\": max_bulk and save_bulk() go together, it lacks one of them", link.name());
+  if (p.max_bulk > kMaxValues)
+    return refuse("plugin \"{}\": max_bulk is {} bytes, at most {} are allowed", link.name(), p.max_bulk,
                   kMaxValues);
 
   if (const Result<void> ok = check_parameters(p); !ok)
@@ -204,12 +218,16 @@ Result<uint32_t> lay_out_shadow(std::span<Link> links) {
 }
 
 /// Values as declared, names and framing on top, roomy: an understated bound would fail a migration.
-uint64_t stream_bound(std::span<const Link> links, size_t match_bytes) {
+uint64_t with_framing(uint64_t values) {
+  return values + values / 16 + 65536;
+}
+
+uint64_t save_bound(std::span<const Link> links, size_t match_bytes) {
   uint64_t values = 0;
   for (const Link& link : links) {
     if (link.saves()) values += link.plugin.max_state;
   }
-  return values + values / 16 + 65536 + match_bytes;
+  return with_framing(values) + match_bytes;
 }
 
 /// As long as any migration_version the chain's device may have.
@@ -273,7 +291,10 @@ Result<Chain> build_chain(std::vector<Link> links) {
     const Result<std::string> version = longest_version(chain);
     if (!version)
       return refuse("plugin \"{}\": {}", chain.links_[*chain.owner_].name(), version.error().text);
-    chain.max_state_ = stream_bound(chain.links_, version->size());
+    chain.max_save_ = save_bound(chain.links_, version->size());
+    const uint64_t max_bulk = chain.links_[*chain.owner_].plugin.max_bulk;
+    chain.max_bulk_pass_ = max_bulk ? with_framing(max_bulk) : 0;
+    chain.max_state_ = chain.max_save_ + kBulkPasses * chain.max_bulk_pass_;
   }
   return chain;
 }

@@ -59,7 +59,7 @@ TEST_F(ChainTest, AnotherAbiIsRefusedWithBothVersions) {
   const Result<Link> link = make_link(a_.abi);
   ASSERT_FALSE(link);
   EXPECT_EQ(link.error().code, EPROTONOSUPPORT);
-  EXPECT_THAT(link.error().text, AllOf(HasSubstr("2.7"), HasSubstr("1.1"), HasSubstr("rebuild")));
+  EXPECT_THAT(link.error().text, AllOf(HasSubstr("2.7"), HasSubstr("1.2"), HasSubstr("rebuild")));
 }
 
 TEST_F(ChainTest, ObjectsThatAreNoPluginAreRefused) {
@@ -211,6 +211,31 @@ TEST_F(ChainTest, MasksAreJoinedAndTheOwnerGivesTheRest) {
   EXPECT_TRUE(chain->stop().empty());
   EXPECT_TRUE(chain->has_guard());
   EXPECT_GT(chain->max_state(), 1000U);
+}
+
+TEST_F(ChainTest, BulkIsTheOwnersWithAllOfItsCallbacksAndABound) {
+  const auto refusal = [this] {
+    const Result<Chain> chain = build_chain(links(a_));
+    return chain ? std::string() : chain.error().text;
+  };
+  a_.with_bulk(4096);
+  EXPECT_EQ(refusal(),
+            "plugin \"a\": it has a save_bulk(), but only the owner of the device's migration may have one");
+  a_.own_migration();
+  EXPECT_EQ(refusal(), "");
+  a_.abi.max_bulk = 0;
+  EXPECT_EQ(refusal(), "plugin \"a\": max_bulk and save_bulk() go together, it lacks one of them");
+  a_.abi.max_bulk = uint64_t{1} << 41;
+  EXPECT_EQ(refusal(),
+            "plugin \"a\": max_bulk is 2199023255552 bytes, at most 1099511627776 are allowed");
+  a_.abi.max_bulk = 4096;
+  a_.abi.load_bulk = nullptr;
+  EXPECT_EQ(refusal(),
+            "plugin \"a\": save_bulk(), bulk_sizes() and load_bulk() go together, it lacks one of them");
+  a_.with_bulk(4096).abi.bulk_sizes = nullptr;
+  EXPECT_NE(refusal(), "");
+  a_.with_bulk(4096).abi.save_bulk = nullptr;
+  EXPECT_NE(refusal(), "");
 }
 
 TEST_F(ChainTest, WithoutAnOwnerThereIsNoState) {

@@ -150,7 +150,7 @@ TEST_F(DeviceStateTest, PreCopyIsTheMatchRecordAlone) {
   destination_.open();
   auto saver = DeviceStateSaver::begin(*source_.device);
   Bytes piece(65536), stream;
-  const size_t expected = saver->pending();
+  const size_t expected = saver->sizes().initial;
   Result<size_t> got = saver->fill(piece, SavePhase::pre_copy);
   ASSERT_TRUE(got);
   EXPECT_EQ(*got, expected);
@@ -184,7 +184,7 @@ TEST_F(DeviceStateTest, AnotherDeviceOrVersionIsRefusedByTheMatchRecord) {
   };
   source_.open();
   const Bytes stream = source_.save();
-  const size_t record = DeviceStateSaver::begin(*source_.device)->pending();
+  const size_t record = DeviceStateSaver::begin(*source_.device)->sizes().initial;
   for (const auto& c : cases) {
     Host host;
     c.change(host.owner);

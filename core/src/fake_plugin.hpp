@@ -99,6 +99,20 @@ class FakePlugin {
     };
     return *this;
   }
+  /// All three bulk callbacks, each a lambda that must be set before it is called.
+  FakePlugin& with_bulk(uint64_t max_bulk) {
+    abi.max_bulk = max_bulk;
+    abi.save_bulk = [](void* self, hookline_writer* out, uint32_t flags) {
+      return static_cast<FakePlugin*>(self)->on_save_bulk(out, flags);
+    };
+    abi.bulk_sizes = [](void* self, uint64_t* initial, uint64_t* dirty) {
+      return static_cast<FakePlugin*>(self)->on_bulk_sizes(initial, dirty);
+    };
+    abi.load_bulk = [](void* self, hookline_reader* in, uint32_t flags) {
+      return static_cast<FakePlugin*>(self)->on_load_bulk(in, flags);
+    };
+    return *this;
+  }
   FakePlugin& own_migration() {
     abi.claims = HOOKLINE_CLAIM_MIGRATION;
     abi.model = "com.example/fake";
@@ -141,6 +155,9 @@ class FakePlugin {
   std::function<void()> on_event;
   std::function<int(hookline_writer*)> on_save;
   std::function<int(hookline_reader*)> on_load;
+  std::function<int(hookline_writer*, uint32_t flags)> on_save_bulk;
+  std::function<int(uint64_t* initial, uint64_t* dirty)> on_bulk_sizes;
+  std::function<int(hookline_reader*, uint32_t flags)> on_load_bulk;
 
  private:
   Journal& journal_;
@@ -185,6 +202,9 @@ class FakeAccess final : public DeviceAccess {
   }
   Result<void> start_once(std::span<const hookline_step>) override { return {}; }
   Result<uint32_t> saved(uint32_t) override { return 0U; }
+  Result<void> touched(uint32_t, uint64_t, uint64_t, std::span<uint64_t>) override {
+    return fail(EOPNOTSUPP, "nobody keeps track");
+  }
   Result<void> set_sizes(uint64_t, uint64_t) override { return {}; }
 
   uint8_t memory[4096] = {};

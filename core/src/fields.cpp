@@ -20,36 +20,48 @@ bool is_field_name(std::string_view name) {
 }
 
 Result<void> FieldWriter::put(std::string_view name, std::span<const std::byte> value, FieldFlags flags) {
+  const Result<std::span<std::byte>> at = reserve(name, value.size(), flags);
+  if (!at) return fail(at.error());
+  std::ranges::copy(value, at->begin());
+  return {};
+}
+
+Result<std::span<std::byte>> FieldWriter::reserve(std::string_view name, size_t length, FieldFlags flags) {
   if (!is_field_name(name))
     return fail(EINVAL,
                 fmt::format("field name \"{}\": use 1 to {} of a-z 0-9 - _ . /", name, kMaxFieldName));
   const size_t overhead = 1 + name.size() + sizeof(uint32_t);
   const size_t room = buffer_.size() - used_;
-  if (value.size() > std::numeric_limits<uint32_t>::max() || overhead + value.size() > room)
+  if (length > std::numeric_limits<uint32_t>::max() || overhead + length > room)
     return fail(ENOSPC,
                 fmt::format("field \"{}\": {} bytes do not fit into the {} that are left of the chunk; "
                             "write another chunk",
-                            name, overhead + value.size(), room));
+                            name, overhead + length, room));
   std::byte* at = buffer_.data() + used_;
   *at++ = static_cast<std::byte>(name.size() | (flags.optional ? kFieldOptional : 0));
   at = std::ranges::copy(std::as_bytes(std::span(name)), at).out;
-  store_le<uint32_t>(at, static_cast<uint32_t>(value.size()));
-  std::ranges::copy(value, at + sizeof(uint32_t));
-  used_ += overhead + value.size();
-  return {};
+  store_le<uint32_t>(at, static_cast<uint32_t>(length));
+  used_ += overhead + length;
+  return std::span(at + sizeof(uint32_t), length);
 }
 
-Result<void> FieldReader::get(std::string_view name, std::span<std::byte> value) {
+Result<FieldReader::Field> FieldReader::expect(std::string_view name) const {
   const Result<std::optional<Field>> found = find(name);
   if (!found) return fail(found.error());
   if (!*found)
     return refuse(EINVAL, name, {},
                   "is missing, the section ends before it: written by another version of the plugin");
-  const Field& field = **found;
-  if (field.name != name)
-    return refuse(
-        EINVAL, name, field.at,
-        fmt::format("was expected, \"{}\" is there: written by another version of the plugin", field.name));
+  if ((*found)->name != name)
+    return refuse(EINVAL, name, (*found)->at,
+                  fmt::format("was expected, \"{}\" is there: written by another version of the plugin",
+                              (*found)->name));
+  return **found;
+}
+
+Result<void> FieldReader::get(std::string_view name, std::span<std::byte> value) {
+  const Result<Field> found = expect(name);
+  if (!found) return fail(found.error());
+  const Field& field = *found;
   if (field.value.size() != value.size())
     return refuse(EINVAL, name, field.at,
                   fmt::format("has {} bytes, expected {}: written by another version of the plugin",
@@ -57,6 +69,17 @@ Result<void> FieldReader::get(std::string_view name, std::span<std::byte> value)
   std::ranges::copy(field.value, value.begin());
   next_ = field.end;
   return {};
+}
+
+Result<std::span<const std::byte>> FieldReader::view(std::string_view name, size_t most) {
+  const Result<Field> found = expect(name);
+  if (!found) return fail(found.error());
+  if (found->value.size() > most)
+    return refuse(EINVAL, name, found->at,
+                  fmt::format("has {} bytes, expected at most {}: written by another version of the plugin",
+                              found->value.size(), most));
+  next_ = found->end;
+  return found->value;
 }
 
 bool FieldReader::has(std::string_view name) const {

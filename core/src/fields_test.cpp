@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <hookline/fields.hpp>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <string>
@@ -41,6 +42,43 @@ TEST_F(Fields, RoundTrip) {
   EXPECT_EQ(as_text(four), "wxyz");
   EXPECT_TRUE(in.finish());
   EXPECT_TRUE(FieldReader("empty", {}).finish());
+}
+
+TEST_F(Fields, AValueIsFilledAndReadInPlaceWithTheEncodingOfPut) {
+  const auto at = writer.reserve("head", 4);
+  ASSERT_TRUE(at);
+  std::ranges::copy(bytes("abcd"), at->begin());
+  ASSERT_TRUE(writer.put("next", bytes("wxyz")));
+  std::array<std::byte, 256> other{};
+  FieldWriter copied(other);
+  ASSERT_TRUE(copied.put("head", bytes("abcd")));
+  ASSERT_TRUE(copied.put("next", bytes("wxyz")));
+  EXPECT_EQ(as_text(writer.bytes()), as_text(copied.bytes()));
+
+  FieldReader in = reader();
+  const auto value = in.view("head", 4);
+  ASSERT_TRUE(value);
+  EXPECT_EQ(as_text(*value), "abcd");
+  EXPECT_GE(value->data(), writer.bytes().data()) << "a copy was made";
+  EXPECT_LT(value->data(), writer.bytes().data() + writer.bytes().size()) << "a copy was made";
+  ASSERT_TRUE(in.get("next", four));
+  EXPECT_EQ(as_text(four), "wxyz");
+}
+
+TEST_F(Fields, AValueInPlaceIsRefusedAboveItsBoundAndByItsName) {
+  ASSERT_TRUE(writer.put("head", bytes("abcd")));
+  FieldReader in = reader();
+  const auto large = in.view("head", 3);
+  ASSERT_FALSE(large);
+  EXPECT_EQ(large.error().code, EINVAL);
+  EXPECT_EQ(large.error().text,
+            "device-state stream: section \"nic-82576/queue0\": field \"head\" at offset 1000: has 4 bytes, "
+            "expected at most 3: written by another version of the plugin");
+  EXPECT_FALSE(in.view("tail", 4));
+  const auto small = in.view("head", 4);
+  ASSERT_TRUE(small) << "a refusal changes nothing";
+  EXPECT_EQ(small->size(), 4U);
+  EXPECT_EQ(writer.reserve("large", 1000).error().code, ENOSPC);
 }
 
 TEST_F(Fields, EncodingIsTheDocumentedOne) {

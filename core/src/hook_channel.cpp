@@ -474,6 +474,10 @@ Result<uint32_t> Session::saved(uint32_t slot) {
   return saved.value[slot];
 }
 
+Result<void> Session::touched(uint32_t, uint64_t, uint64_t, std::span<uint64_t>) {
+  return fail(EOPNOTSUPP, "the loaded module does not keep track of touched pages");
+}
+
 Result<void> Session::set_sizes(uint64_t initial, uint64_t stop_copy) {
   vfio_pci_hooks_sizes sizes{};
   sizes.argsz = sizeof(sizes);

@@ -46,7 +46,8 @@ void RequestServer::answer(vfio_pci_hooks_slot& slot) noexcept {
       slot.answer = reply->answer;
       slot.answer_length = static_cast<uint32_t>(reply->length);
       slot.answer_flags = reply->end ? VFIO_PCI_HOOKS_ANSWER_END : 0;
-      slot.initial_bytes = reply->initial_bytes;
+      slot.initial_bytes = reply->sizes.initial;
+      slot.dirty_bytes = reply->sizes.dirty;
       return;
     }
     slot.answer = -reply.error().code;
@@ -139,7 +140,7 @@ Result<RequestServer::Reply> RequestServer::save(const vfio_pci_hooks_slot& slot
   if (!filled) return fail(filled.error());
   return Reply{.length = *filled,
                .end = saver_->finished(phase),
-               .initial_bytes = phase == SavePhase::pre_copy ? saver_->pending() : 0};
+               .sizes = saver_->sizes()};
 }
 
 Result<RequestServer::Reply> RequestServer::load(const vfio_pci_hooks_slot& slot) {
@@ -208,7 +209,8 @@ Result<ServeEnd> serve(Session& session, OpenDevice& device, const ServeOptions&
     return fail(ok.error());
   }
   if (const Result<DeviceStateSaver> probe = DeviceStateSaver::begin(device); probe) {
-    const Result<void> told = device.behind().set_sizes(probe->pending(), device.chain().max_state());
+    const Result<void> told = device.behind().set_sizes(
+        probe->sizes().initial, device.chain().max_save() + device.chain().max_bulk_pass());
     if (!told) {
       if (const auto end = end_of(told.error())) return *end;
       return fail(told.error());

@@ -261,6 +261,24 @@ Result<void> OpenDevice::apply(size_t link) noexcept try { return impl_->links[l
   return fail(kNoMemory);
 }
 
+Result<bool> OpenDevice::save_bulk(FieldWriter& out, uint32_t flags) noexcept try {
+  return impl_->links[*chain().owner()].save_bulk(out, flags);
+} catch (...) {
+  return fail(kNoMemory);
+}
+
+Result<BulkBytes> OpenDevice::bulk_sizes() noexcept try {
+  return impl_->links[*chain().owner()].bulk_sizes();
+} catch (...) {
+  return fail(kNoMemory);
+}
+
+Result<void> OpenDevice::load_bulk(FieldReader& in, uint32_t flags) noexcept try {
+  return impl_->links[*chain().owner()].load_bulk(in, flags);
+} catch (...) {
+  return fail(kNoMemory);
+}
+
 const Chain& OpenDevice::chain() const {
   return impl_->chain;
 }

@@ -55,6 +55,9 @@ HOOKLINE_AT(hookline_host, put, 104);
 HOOKLINE_AT(hookline_host, now_ns, 128);
 HOOKLINE_AT(hookline_host, parameter, 136);
 HOOKLINE_AT(hookline_host, stream_version, 144);
+HOOKLINE_AT(hookline_host, touched, 152);
+HOOKLINE_AT(hookline_host, reserve, 160);
+HOOKLINE_AT(hookline_host, view, 168);
 HOOKLINE_AT(hookline_plugin, name, 24);
 HOOKLINE_AT(hookline_plugin, devices, 64);
 HOOKLINE_AT(hookline_plugin, nr_devices, 96);
@@ -66,7 +69,11 @@ HOOKLINE_AT(hookline_plugin, apply, 248);
 HOOKLINE_AT(hookline_plugin, parameters, 256);
 HOOKLINE_AT(hookline_plugin, nr_parameters, 264);
 HOOKLINE_AT(hookline_plugin, reads, 272);
-HOOKLINE_ASSERT(sizeof(struct hookline_plugin) >= 280);
+HOOKLINE_AT(hookline_plugin, save_bulk, 280);
+HOOKLINE_AT(hookline_plugin, bulk_sizes, 288);
+HOOKLINE_AT(hookline_plugin, load_bulk, 296);
+HOOKLINE_AT(hookline_plugin, max_bulk, 304);
+HOOKLINE_ASSERT(sizeof(struct hookline_plugin) >= 312);
 
 #ifndef __cplusplus
 static int plain_open(const struct hookline_host* host, struct hookline_device* dev, const struct hookline_info* info,

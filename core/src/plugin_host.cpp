@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "plugin_host.hpp"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <ctime>
@@ -191,6 +192,35 @@ int host_stream_version(hookline_device* dev, const char** version) noexcept {
   });
 }
 
+int host_touched(hookline_device* dev, uint32_t bar, uint64_t offset, uint64_t pages,
+                 uint64_t* bitmap) noexcept {
+  return guarded(dev, [&] {
+    const std::span<uint64_t> words(bitmap, (pages + 63) / 64);
+    std::ranges::fill(words, 0);
+    return dev->host.access.touched(bar, offset, pages, words);
+  });
+}
+
+int host_reserve(hookline_writer* out, const char* name, size_t length, void** data) noexcept {
+  return guarded(&out->device, [&]() -> Result<void> {
+    const Result<std::span<std::byte>> at = out->fields.reserve(name ? name : "", length);
+    if (!at) return fail(at.error());
+    *data = at->data();
+    return {};
+  });
+}
+
+int host_view(hookline_reader* in, const char* name, size_t most, const void** data,
+              size_t* length) noexcept {
+  return guarded(&in->device, [&]() -> Result<void> {
+    const Result<std::span<const std::byte>> value = in->fields.view(name ? name : "", most);
+    if (!value) return fail(value.error());
+    *data = value->data();
+    *length = value->size();
+    return {};
+  });
+}
+
 }  // namespace
 
 const hookline_host kHostTable = {
@@ -214,6 +244,9 @@ const hookline_host kHostTable = {
     .now_ns = host_now_ns,
     .parameter = host_parameter,
     .stream_version = host_stream_version,
+    .touched = host_touched,
+    .reserve = host_reserve,
+    .view = host_view,
 };
 
 }  // namespace hookline
@@ -317,10 +350,38 @@ Result<bool> hookline_device::save(hookline::FieldWriter& out) {
   return *ret > 0;
 }
 
+Result<bool> hookline_device::save_bulk(hookline::FieldWriter& out, uint32_t flags) {
+  hookline_writer writer{*this, out};
+  const Result<int> ret = call(
+      "save_bulk()", [&] { return link.plugin.save_bulk(self_, &writer, flags); }, Moving::saving);
+  if (!ret) return fail(ret.error());
+  return *ret > 0;
+}
+
+Result<hookline::BulkBytes> hookline_device::bulk_sizes() {
+  hookline::BulkBytes sizes;
+  const Result<int> ret = call(
+      "bulk_sizes()", [&] { return link.plugin.bulk_sizes(self_, &sizes.initial, &sizes.dirty); },
+      Moving::saving);
+  if (!ret) return fail(ret.error());
+  return sizes;
+}
+
 Result<void> hookline_device::load(hookline::FieldReader& in) {
+  return load_section("load()", in, [&](hookline_reader& reader) { return link.plugin.load(self_, &reader); });
+}
+
+Result<void> hookline_device::load_bulk(hookline::FieldReader& in, uint32_t flags) {
+  return load_section("load_bulk()", in,
+                      [&](hookline_reader& reader) { return link.plugin.load_bulk(self_, &reader, flags); });
+}
+
+template <typename Callback>
+Result<void> hookline_device::load_section(std::string_view name, hookline::FieldReader& in,
+                                           Callback&& callback) {
   hookline_reader reader{*this, in};
   const Result<int> ret = call(
-      "load()", [&] { return link.plugin.load(self_, &reader); }, Moving::loading);
+      name, [&] { return callback(reader); }, Moving::loading);
   if (ret) return {};
   // A refused field says more about itself than the plugin can: section, offset, value.
   if (refused && refused->code == ret.error().code) return fail(*refused);

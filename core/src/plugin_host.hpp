@@ -63,6 +63,9 @@ struct hookline_device {
   hookline::Result<bool> save(hookline::FieldWriter& out);
   hookline::Result<void> load(hookline::FieldReader& in);
   hookline::Result<void> apply();
+  hookline::Result<bool> save_bulk(hookline::FieldWriter& out, uint32_t flags);
+  hookline::Result<hookline::BulkBytes> bulk_sizes();
+  hookline::Result<void> load_bulk(hookline::FieldReader& in, uint32_t flags);
 
   /// Keeps why a host function failed, for the text of the callback it fails; -errno.
   int failed(const hookline::Error& error);
@@ -79,6 +82,8 @@ struct hookline_device {
  private:
   template <typename Callback>
   hookline::Result<int> call(std::string_view name, Callback&& callback, Moving moves = Moving::no);
+  template <typename Callback>
+  hookline::Result<void> load_section(std::string_view name, hookline::FieldReader& in, Callback&& callback);
   hookline::Error explain(std::string_view name, int code) const;
 
   std::vector<hookline_value> values_;

@@ -28,6 +28,7 @@ constexpr Rule kRules[] = {
     {HOOKLINE_STEP_WRITE, "WRITE", false, true, false}, {HOOKLINE_STEP_MODIFY, "MODIFY", false, true, false},
     {HOOKLINE_STEP_SAVE, "SAVE", false, true, true},    {HOOKLINE_STEP_RESTORE, "RESTORE", false, true, true},
     {HOOKLINE_STEP_POLL, "POLL", true, true, false},    {HOOKLINE_STEP_DELAY, "DELAY", true, false, false},
+    {HOOKLINE_STEP_FILL, "FILL", false, true, false},
 };
 
 const Rule* find_rule(uint8_t op) {
@@ -35,6 +36,11 @@ const Rule* find_rule(uint8_t op) {
     if (rule.op == op) return &rule;
   }
   return nullptr;
+}
+
+/// How many bytes from its offset a step accesses.
+uint32_t length_of(const hookline_step& step) {
+  return step.op == HOOKLINE_STEP_FILL ? step.mask : step.width;
 }
 
 /// What is wrong with a step, or nothing.
@@ -53,7 +59,10 @@ std::string fault(const hookline_step& step, bool may_wait, std::span<const uint
   if (step.offset % step.width)
     return fmt::format("{} at {:#x} is not naturally aligned", rule->name, step.offset);
   if (step.bar > 5) return fmt::format("there is no BAR {}", step.bar);
-  if (!bar_sizes.empty() && uint64_t{step.offset} + step.width > bar_sizes[step.bar])
+  if (step.op == HOOKLINE_STEP_FILL && (step.width != 4 || step.mask == 0 || step.mask % 4))
+    return fmt::format("FILL writes {} bytes in units of {}; it takes 4 and a multiple of them", step.mask,
+                       step.width);
+  if (!bar_sizes.empty() && uint64_t{step.offset} + length_of(step) > bar_sizes[step.bar])
     return fmt::format("{} at {:#x} is behind the end of BAR {}, which has {:#x} bytes", rule->name,
                        step.offset, step.bar, bar_sizes[step.bar]);
   if (step.op == HOOKLINE_STEP_POLL && (step.value & ~step.mask))
@@ -98,6 +107,12 @@ Result<void> run_step(const hookline_step& step, DeviceAccess& device,
       return device.write(step.bar, step.offset, step.width, saved[step.slot]);
     case HOOKLINE_STEP_POLL:
       return poll(step, device);
+    case HOOKLINE_STEP_FILL:
+      for (uint32_t at = 0; at < step.mask; at += step.width) {
+        const Result<void> ok = device.write(step.bar, uint64_t{step.offset} + at, step.width, step.value);
+        if (!ok) return ok;
+      }
+      return {};
     case HOOKLINE_STEP_DELAY:
       std::this_thread::sleep_for(microseconds(step.timeout_us));
       return {};
@@ -112,15 +127,19 @@ Result<void> check_program(std::string_view name, std::span<const hookline_step>
   if (steps.size() > HOOKLINE_MAX_STEPS)
     return fail(EINVAL, fmt::format("{} program: {} steps, at most {} are allowed", name, steps.size(),
                                     HOOKLINE_MAX_STEPS));
-  uint64_t total_us = 0;
+  uint64_t total_us = 0, filled = 0;
   for (size_t i = 0; i < steps.size(); ++i) {
     if (const std::string why = fault(steps[i], may_wait, bar_sizes); !why.empty())
       return fail(EINVAL, fmt::format("{} program, step {}: {}", name, i, why));
     total_us += steps[i].timeout_us;
+    if (steps[i].op == HOOKLINE_STEP_FILL) filled += steps[i].mask;
   }
   if (total_us > kMaxProgramUs)
     return fail(EINVAL, fmt::format("{} program: it may wait {} us in all, at most {} are allowed", name,
                                     total_us, kMaxProgramUs));
+  if (filled > HOOKLINE_MAX_FILL)
+    return fail(EINVAL, fmt::format("{} program: it fills {} bytes in all, at most {} are allowed", name, filled,
+                                    HOOKLINE_MAX_FILL));
   return {};
 }
 

@@ -38,6 +38,15 @@ TEST_F(RegisterProgram, StepsDoWhatTheHeaderSays) {
   EXPECT_EQ(saved_[3], 0xf1U);
 }
 
+TEST_F(RegisterProgram, AFillWritesEachWordOfItsRangeAndNoOther) {
+  for (uint8_t& byte : device_.memory) byte = 0x11;
+  ASSERT_TRUE(run({fill(0, 8, 12, 0xa1b2c3d4)}));
+  EXPECT_THAT(journal_, ElementsAre("device write 0x8+4=0xa1b2c3d4", "device write 0xc+4=0xa1b2c3d4",
+                                    "device write 0x10+4=0xa1b2c3d4"));
+  EXPECT_EQ(device_.memory[7], 0x11);
+  EXPECT_EQ(device_.memory[20], 0x11);
+}
+
 TEST_F(RegisterProgram, APollThatIsNeverMetEndsTheProgram) {
   const Result<void> ok = run({poll(0, 4, 1, 1, 1000), write(0, 8, 1)});
   ASSERT_FALSE(ok);
@@ -65,6 +74,15 @@ TEST(CheckProgram, RefusesWhatTheKernelRefuses) {
       {HOOKLINE_STEP_WRITE, 1, 4, 0, 0, 0, 0, 0},
       {HOOKLINE_STEP_WRITE, 0, 4, 0, 0, 0, 0, 5},
       {HOOKLINE_STEP_SAVE, 0, 4, HOOKLINE_SAVED, 0, 0, 0, 0},
+      fill(0, 0xfc, 8),
+      fill(0, 0, 0x104),
+      fill(0, 0, 0),
+      fill(0, 0, 6),
+      fill(0, 2, 4),
+      fill(1, 0, 4),
+      fill(0, 4, 0xfffffffc),
+      {HOOKLINE_STEP_FILL, 0, 2, 0, 0, 4, 0, 0},
+      {HOOKLINE_STEP_FILL, 0, 4, 0, 0, 4, 0, 5},
       poll(0, 0, 1, 1, 100001),
       poll(0, 0, 1, 2, 100),
       delay(100001),
@@ -77,6 +95,9 @@ TEST(CheckProgram, RefusesWhatTheKernelRefuses) {
   EXPECT_TRUE(check_program("stop", std::vector(10, delay(100000)), true, bars));
   EXPECT_FALSE(check_program("stop", std::vector(11, delay(100000)), true, bars));
   EXPECT_FALSE(check_program("reset", std::vector(1, delay(0)), false, bars));
+  EXPECT_TRUE(check_program("reset", std::vector(1, fill(0, 0xfc, 4)), false, bars));
+  EXPECT_TRUE(check_program("reset", std::vector(2, fill(0, 0, 32 << 20)), false));
+  EXPECT_FALSE(check_program("reset", std::vector{fill(0, 0, 64 << 20), fill(0, 0, 4)}, false));
 }
 
 }  // namespace

@@ -24,6 +24,45 @@ bool saves(MigrationState state) {
 
 }  // namespace
 
+/// Which pages of a BAR the VMM has touched since somebody asked.
+class SoftwareDevice::TouchedPages {
+ public:
+  static constexpr uint64_t kPage = 4096;
+
+  explicit TouchedPages(uint64_t bar_size) : pages_((bar_size + kPage - 1) / kPage) {}
+
+  /// Pages that have been asked about and touched since.
+  uint64_t count() const { return count_; }
+  void mark(uint64_t first_byte, uint64_t last_byte) {
+    for (uint64_t i = first_byte / kPage; i <= last_byte / kPage; ++i) {
+      count_ += !pages_[i].touched;
+      pages_[i].touched = true;
+    }
+  }
+  void mark_all() {
+    for (Page& page : pages_) {
+      count_ += !page.touched;
+      page.touched = true;
+    }
+  }
+  void take(uint64_t first, uint64_t pages, std::span<uint64_t> bitmap) {
+    for (uint64_t i = 0; i < pages; ++i) {
+      Page& page = pages_[first + i];
+      if (page.touched) bitmap[i / 64] |= uint64_t{1} << (i % 64);
+      count_ -= page.touched && page.asked;
+      page = {.touched = false, .asked = true};
+    }
+  }
+
+ private:
+  struct Page {
+    bool touched = true;
+    bool asked = false;
+  };
+  std::vector<Page> pages_;
+  uint64_t count_ = 0;
+};
+
 /// What the worker reaches: the session of the hook channel, played.
 class SoftwareDevice::Access final : public DeviceAccess {
  public:
@@ -67,6 +106,17 @@ class SoftwareDevice::Access final : public DeviceAccess {
   Result<uint32_t> saved(uint32_t slot) override {
     if (slot >= device_.saved_.size()) return fail(EINVAL, fmt::format("there is no saved value {}", slot));
     return device_.saved_[slot];
+  }
+  Result<void> touched(uint32_t bar, uint64_t offset, uint64_t pages, std::span<uint64_t> bitmap) override {
+    const uint64_t size = bar < device_.touched_.size() ? device_.model_.bar_size[bar] : 0;
+    if (offset % TouchedPages::kPage || offset >= size ||
+        pages > (size - offset + TouchedPages::kPage - 1) / TouchedPages::kPage ||
+        bitmap.size() < (pages + 63) / 64)
+      return fail(EINVAL, fmt::format("there are no {} pages at {:#x} of BAR {}", pages, offset, bar));
+    std::unique_ptr<TouchedPages>& of_bar = device_.touched_[bar];
+    if (!of_bar) of_bar = std::make_unique<TouchedPages>(size);
+    of_bar->take(offset / TouchedPages::kPage, pages, bitmap);
+    return {};
   }
   Result<void> set_sizes(uint64_t, uint64_t) override { return {}; }
 
@@ -182,6 +232,11 @@ Result<uint64_t> SoftwareDevice::device_access(uint32_t op, uint32_t region, uin
   return read;
 }
 
+void SoftwareDevice::touch(uint32_t region, uint64_t offset, size_t length) {
+  if (region < touched_.size() && touched_[region] && length)
+    touched_[region]->mark(offset, offset + length - 1);
+}
+
 /// What no worker was there to see.
 Result<void> SoftwareDevice::missed() {
   if (options_.fail_without_worker)
@@ -213,6 +268,7 @@ Result<void> SoftwareDevice::access(uint32_t op, uint32_t region, uint64_t offse
   if (offset > size || data.size() > size - offset)
     return fail(EINVAL, fmt::format("region {} has {:#x} bytes; {} bytes at {:#x} are not in it", region,
                                     size, data.size(), offset));
+  touch(region, offset, data.size());
   AccessUnits pieces(offset, data.size());
   for (const hookline_range& range : chain_.ranges()) {
     if (range.region != region) continue;
@@ -419,15 +475,29 @@ Result<std::vector<std::byte>> SoftwareDevice::save_all(size_t cut) {
   }
 }
 
-Result<uint64_t> SoftwareDevice::initial_bytes() const {
+Result<BulkBytes> SoftwareDevice::precopy_info() const {
   if (state_ != MigrationState::pre_copy && state_ != MigrationState::pre_copy_p2p)
     return fail(EINVAL, fmt::format("the device is in {}, not in PRE_COPY", to_string(state_)));
   if (!saver_) return fail(session_error());
-  return saver_->pending();
+  return left();
+}
+
+/// As the worker said last, and what was touched since.
+BulkBytes SoftwareDevice::left() const {
+  BulkBytes left = saver_->sizes();
+  for (const std::unique_ptr<TouchedPages>& of_bar : touched_) {
+    if (of_bar) left.dirty += of_bar->count() * TouchedPages::kPage;
+  }
+  return left;
 }
 
 uint64_t SoftwareDevice::stop_copy_bytes() const {
-  return chain_.max_state();
+  const uint64_t all = chain_.max_save() + chain_.max_bulk_pass();
+  if (!saver_) return all;
+  // In names and framing as much more as the declarations are granted.
+  const BulkBytes bytes = left();
+  const uint64_t bulk = bytes.initial + bytes.dirty;
+  return std::min(all, chain_.max_save() + bulk + bulk / 16);
 }
 
 void SoftwareDevice::reset() {
@@ -438,6 +508,9 @@ void SoftwareDevice::reset() {
   std::ranges::fill(shadow_, std::byte{0});
   saved_ = {};
   incomplete_ = false;
+  for (const std::unique_ptr<TouchedPages>& of_bar : touched_) {
+    if (of_bar) of_bar->mark_all();
+  }
   if (worker_) worker_->event({HOOKLINE_EVENT_RESET, 0, 0, 0});
   if (state_ != MigrationState::running) enter(MigrationState::running);
 }

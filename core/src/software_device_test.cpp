@@ -116,14 +116,14 @@ TEST_F(SoftwareDeviceTest, PreCopyEndsWithENOMSGAndStopCopyWithZero) {
   auto device = make_busy();
   ASSERT_TRUE(device->set_state(pre_copy));
   Bytes buffer(65536);
-  EXPECT_GT(*device->initial_bytes(), 0U);
-  EXPECT_EQ(*device->read_state(buffer), DeviceStateSaver::begin(*device->worker())->pending());
-  EXPECT_EQ(*device->initial_bytes(), 0U);
+  EXPECT_GT(device->precopy_info()->initial, 0U);
+  EXPECT_EQ(*device->read_state(buffer), DeviceStateSaver::begin(*device->worker())->sizes().initial);
+  EXPECT_EQ(device->precopy_info()->initial, 0U);
   EXPECT_EQ(device->read_state(buffer).error().code, ENOMSG);
   ASSERT_TRUE(device->set_state(pre_copy_p2p));
   EXPECT_EQ(device->read_state(buffer).error().code, ENOMSG);
   ASSERT_TRUE(device->set_state(stop_copy));
-  EXPECT_EQ(device->initial_bytes().error().code, EINVAL);
+  EXPECT_EQ(device->precopy_info().error().code, EINVAL);
   EXPECT_GT(*device->read_state(buffer), 0U);
   EXPECT_EQ(*device->read_state(buffer), 0U);
   EXPECT_EQ(*device->read_state(buffer), 0U);
@@ -410,6 +410,100 @@ class NewerToy final : public MigrationOwner {
   uint32_t address_ = 0, count_ = 0;
 };
 const hookline_plugin kNewerToy = detail::describe<NewerToy>(NewerToy::kInfo);
+
+/// Does nothing but look at what was touched.
+class Watcher final : public MigrationOwner {
+ public:
+  explicit Watcher(Device& dev) : dev_(dev) { last = this; }
+  void save(SectionWriter&) override {}
+  void load(SectionReader&) override {}
+  void apply() override {}
+  std::vector<uint64_t> touched(uint64_t offset, uint64_t pages) const {
+    std::vector<uint64_t> bitmap;
+    dev_.touched(0, offset, pages, bitmap);
+    return bitmap;
+  }
+  Device& device() const { return dev_; }
+  static constexpr PluginInfo kInfo = {
+      .name = "watcher", .version = "1.0", .model = "com.example/toy", .migration_version = "1", .max_state = 8};
+  static inline Watcher* last = nullptr;
+
+ private:
+  Device& dev_;
+};
+const hookline_plugin kWatcher = detail::describe<Watcher>(Watcher::kInfo);
+
+class TouchedTest : public SoftwareDeviceTest {
+ protected:
+  // Its last page is half a page.
+  static constexpr uint64_t kPage = 4096, kPages = 131;
+  static hookline_model model() {
+    hookline_model large = toy::kModel;
+    large.bar_size[0] = (kPages - 1) * kPage + kPage / 2;
+    large.read = [](void*, uint32_t, uint64_t, uint32_t) { return uint64_t{0}; };
+    large.write = [](void*, uint32_t, uint64_t, uint32_t, uint64_t) {};
+    return large;
+  }
+  const hookline_model model_ = model();
+  std::unique_ptr<SoftwareDevice> device_ =
+      *SoftwareDevice::create(model_, *build_chain({*make_link(kWatcher)}), {.memory = memory_});
+};
+
+TEST_F(TouchedTest, TheFirstCallAnswersAllAndBitsBehindTheRangeAreZero) {
+  EXPECT_THAT(Watcher::last->touched(0, kPages), ElementsAre(~uint64_t{0}, ~uint64_t{0}, uint64_t{7}));
+  EXPECT_THAT(Watcher::last->touched(0, kPages), ElementsAre(0U, 0U, 0U));
+}
+
+TEST_F(TouchedTest, EveryPageTheVmmReachesIsToldOnceAndNoOther) {
+  Watcher::last->touched(0, kPages);
+  ASSERT_TRUE(device_->write32(0, 5 * kPage + 8, 1));
+  ASSERT_TRUE(device_->read32(0, 70 * kPage));
+  std::array<std::byte, 8> across{};
+  ASSERT_TRUE(device_->write(0, 10 * kPage - 4, across));
+  Watcher::last->device().write32(0, 20 * kPage, 1);
+  EXPECT_THAT(Watcher::last->touched(0, kPages),
+              ElementsAre(uint64_t{1} << 5 | uint64_t{1} << 9 | uint64_t{1} << 10, uint64_t{1} << 6, 0U));
+  EXPECT_THAT(Watcher::last->touched(0, kPages), ElementsAre(0U, 0U, 0U));
+}
+
+TEST_F(TouchedTest, ARangeIsTakenAndTheRestWaits) {
+  Watcher::last->touched(0, kPages);
+  ASSERT_TRUE(device_->write32(0, 2 * kPage, 1));
+  ASSERT_TRUE(device_->write32(0, 3 * kPage, 1));
+  EXPECT_THAT(Watcher::last->touched(3 * kPage, 2), ElementsAre(1U));
+  EXPECT_THAT(Watcher::last->touched(0, 4), ElementsAre(4U));
+}
+
+TEST_F(TouchedTest, AResetTouchesEverything) {
+  Watcher::last->touched(0, kPages);
+  device_->reset();
+  EXPECT_THAT(Watcher::last->touched(0, kPages), ElementsAre(~uint64_t{0}, ~uint64_t{0}, uint64_t{7}));
+}
+
+TEST_F(TouchedTest, WhatIsNoPageOfTheBarIsRefused) {
+  const auto code = [](uint64_t offset, uint64_t pages) {
+    try {
+      Watcher::last->touched(offset, pages);
+    } catch (const std::system_error& e) {
+      return e.code().value();
+    }
+    return 0;
+  };
+  EXPECT_EQ(code(0, kPages), 0);
+  EXPECT_EQ(code(0, kPages + 1), EINVAL);
+  EXPECT_EQ(code(kPages * kPage, 1), EINVAL);
+  EXPECT_EQ(code(100, 1), EINVAL);
+}
+
+TEST(Touched, WhereNobodyKeepsTrackAllIsTouched) {
+  test::Journal journal;
+  test::FakeAccess nobody(journal);
+  const Chain chain = *build_chain({*make_link(kWatcher)});
+  const auto open = OpenDevice::open(chain, nobody, {});
+  ASSERT_TRUE(open) << open.error().text;
+  for (int i = 0; i < 2; ++i)
+    EXPECT_THAT(Watcher::last->touched(0, 65), ElementsAre(~uint64_t{0}, uint64_t{1}));
+}
 
 class ParametersTest : public SoftwareDeviceTest {
  protected:

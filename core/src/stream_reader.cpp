@@ -188,13 +188,15 @@ Result<void> StreamReader::section_header() {
 }
 
 Result<void> StreamReader::check_limits() {
-  if (chunks_ >= limits_.max_chunks)
+  if (!chunk_.flags.bulk && kept_.size() >= limits_.max_chunks)
     return refuse(E2BIG, fmt::format("more than {} chunks, the limit of this device", limits_.max_chunks));
-  if (chunk_.length > limits_.max_state - state_bytes_)
+  // Nothing of bulk is kept: there may be any number of chunks, but each counts with its header.
+  const uint64_t counts = chunk_.length + (chunk_.flags.bulk ? kSectionHeaderSize : 0);
+  if (counts > limits_.max_state - state_bytes_)
     return refuse(E2BIG,
                   fmt::format("its {} bytes make the state larger than {} bytes, the limit of this device",
                               chunk_.length, limits_.max_state));
-  state_bytes_ += chunk_.length;
+  state_bytes_ += counts;
   if (chunk_.flags.bulk) return {};
   const uint64_t kept = kSectionHeaderSize + chunk_.length;
   if (kept > limits_.max_kept - kept_bytes_)

@@ -145,5 +145,14 @@ int main(void) {
   AT(hookline_plugin, nr_parameters);
   AT(hookline_plugin, reads);
 #endif
+#if HOOKLINE_ABI_MINOR >= 2
+  AT(hookline_host, touched);
+  AT(hookline_host, reserve);
+  AT(hookline_host, view);
+  AT(hookline_plugin, save_bulk);
+  AT(hookline_plugin, bulk_sizes);
+  AT(hookline_plugin, load_bulk);
+  AT(hookline_plugin, max_bulk);
+#endif
   return 0;
 }

@@ -134,6 +134,7 @@ class NoDevice final : public DeviceAccess {
   Result<void> iova_write(uint64_t, std::span<const std::byte>) override { return none(); }
   Result<void> start_once(std::span<const hookline_step>) override { return none(); }
   Result<uint32_t> saved(uint32_t) override { return none(); }
+  Result<void> touched(uint32_t, uint64_t, uint64_t, std::span<uint64_t>) override { return none(); }
   Result<void> set_sizes(uint64_t, uint64_t) override { return none(); }
 
  private:

@@ -100,8 +100,8 @@ bool Worker::answer(const Packet& request) {
     case Message::set_state:
       return reply(device_->set_state(static_cast<MigrationState>(argument)));
     case Message::precopy_sizes: {
-      auto initial = device_->initial_bytes();
-      return reply(initial, initial.value_or(0));
+      auto left = device_->precopy_info();
+      return reply(left, left ? left->initial + left->dirty : 0);
     }
     case Message::read_state: {
       std::vector<std::byte> bytes(std::min<uint64_t>(argument, kMostBytes));

@@ -134,7 +134,7 @@ class Object {
   }
   hookline_step step() {
     hookline_step s{};
-    s.op = in_.ConsumeIntegralInRange<uint8_t>(0, 7);
+    s.op = in_.ConsumeIntegralInRange<uint8_t>(0, 8);
     s.bar = in_.ConsumeIntegralInRange<uint8_t>(0, 6);
     s.width = odd() ? in_.ConsumeIntegral<uint8_t>() : 4;
     s.slot = in_.ConsumeIntegralInRange<uint8_t>(0, 33);

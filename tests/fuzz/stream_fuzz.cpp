@@ -37,7 +37,8 @@ class Sink final : public StreamSink {
     require(has_match && !complete, "a section outside of a stream");
     require(is_section_name(section.name), "a section without a proper name");
     bytes += section.payload.size();
-    require(bytes <= kLimits.max_state && sections.size() < kLimits.max_chunks, "a limit does not hold");
+    kept += !section.flags.bulk;
+    require(bytes <= kLimits.max_state && kept <= kLimits.max_chunks, "a limit does not hold");
     sections.push_back(
         {std::string(section.name), section.flags, {section.payload.begin(), section.payload.end()}});
     return {};
@@ -58,6 +59,7 @@ class Sink final : public StreamSink {
   std::string match;
   std::vector<Told> sections;
   uint64_t bytes = 0;
+  size_t kept = 0;  // until the trailer
 };
 
 /// `cut` bytes at a time; the verdict as code and text.

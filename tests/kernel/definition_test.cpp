@@ -108,6 +108,10 @@ constexpr vfio_pci_hooks_step step(uint8_t op, uint32_t offset, uint32_t timeout
   return {op, bar, width, slot, offset, 0, 0, timeout_us};
 }
 
+constexpr vfio_pci_hooks_step fill(uint32_t offset, uint32_t bytes, uint8_t width = 4) {
+  return {VFIO_PCI_HOOKS_STEP_FILL, 0, width, 0, offset, bytes, 0, 0};
+}
+
 std::function<void(Definition&)> with_parameters(
     std::function<void(std::vector<vfio_pci_hooks_parameter>&)> make) {
   return [make](Definition& d) {
@@ -152,6 +156,13 @@ const Mistake kMistakes[] = {
     {"LongProgram", [](Definition& d) { d.stop.assign(11, step(VFIO_PCI_HOOKS_STEP_DELAY, 0, 100000)); },
      EINVAL},
     {"ResetThatWaits", [](Definition& d) { d.reset = {step(VFIO_PCI_HOOKS_STEP_DELAY, 0, 10)}; }, EINVAL},
+    {"FillBehindTheBar", [](Definition& d) { d.reset = {fill(0x3ff8, 12)}; }, EINVAL},
+    {"FillThatWraps", [](Definition& d) { d.reset = {fill(8, 0xfffffff8)}; }, EINVAL},
+    {"FillOfNothing", [](Definition& d) { d.reset = {fill(0, 0)}; }, EINVAL},
+    {"FillOfHalfAWord", [](Definition& d) { d.reset = {fill(0, 6)}; }, EINVAL},
+    {"UnalignedFill", [](Definition& d) { d.reset = {fill(2, 4)}; }, EINVAL},
+    {"FillOfBytes", [](Definition& d) { d.reset = {fill(0, 4, 1)}; }, EINVAL},
+    {"FillThatWaits", [](Definition& d) { d.stop = {step(VFIO_PCI_HOOKS_STEP_FILL, 0, 10)}; }, EINVAL},
     {"UnknownHandler", [](Definition& d) { d.handlers = {"no-such-handler"}; }, ENOENT},
     {"ChannelTwice",
      [](Definition& d) {

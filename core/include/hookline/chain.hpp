@@ -86,6 +86,10 @@ class Chain {
 
   /// Upper bound of the whole device-state stream in bytes, framing included; 0 without an owner.
   uint64_t max_state() const { return max_state_; }
+  /// Of it what save() makes, with the match record and the trailer.
+  uint64_t max_save() const { return max_save_; }
+  /// Upper bound of one complete pass of the owner's save_bulk(), framing included; 0: it has none.
+  uint64_t max_bulk_pass() const { return max_bulk_pass_; }
 
  private:
   friend Result<Chain> build_chain(std::vector<Link> links);
@@ -100,7 +104,7 @@ class Chain {
   std::span<const hookline_parameter> parameters_;       // in the owner's library
   std::optional<size_t> version_parameter_;
   std::vector<std::string> reads_;
-  uint64_t max_state_ = 0;
+  uint64_t max_state_ = 0, max_save_ = 0, max_bulk_pass_ = 0;
 };
 
 /// EINVAL for links that cannot stand together: no link, the same plugin twice, two owners, two guards on the

@@ -40,6 +40,9 @@ class DeviceAccess {
   virtual Result<void> iova_write(uint64_t iova, std::span<const std::byte> data) = 0;
   virtual Result<void> start_once(std::span<const hookline_step> steps) = 0;
   virtual Result<uint32_t> saved(uint32_t slot) = 0;
+  /// Sets bit n for page n of 4 KiB from `offset` (page aligned) that the guest's processors may have touched since the call
+  /// before; at first and after a reset, all. `bitmap` has a bit for each of `pages`. EOPNOTSUPP: nobody keeps track.
+  virtual Result<void> touched(uint32_t bar, uint64_t offset, uint64_t pages, std::span<uint64_t> bitmap) = 0;
   /// What MIG_DATA_SIZE and PRECOPY_INFO answer before a stream has begun; bytes.
   virtual Result<void> set_sizes(uint64_t initial, uint64_t stop_copy) = 0;
 };

@@ -44,6 +44,9 @@ class FieldWriter {
   /// EINVAL for a bad name, ENOSPC if the field does not fit.
   Result<void> put(std::string_view name, std::span<const std::byte> value, FieldFlags flags = {});
 
+  /// The same, but the caller fills the value in place.
+  Result<std::span<std::byte>> reserve(std::string_view name, size_t length, FieldFlags flags = {});
+
   /// What was put so far.
   std::span<const std::byte> bytes() const { return buffer_.first(used_); }
 
@@ -62,6 +65,9 @@ class FieldReader {
   /// The next field must be `name` and exactly as long as `value`. Optional fields of other names are
   /// skipped.
   Result<void> get(std::string_view name, std::span<std::byte> value);
+
+  /// The same for a value of any length up to `most`, in place.
+  Result<std::span<const std::byte>> view(std::string_view name, size_t most);
 
   /// Whether get(name) would find the field: for optional ones, which an older writer does not send.
   bool has(std::string_view name) const;
@@ -82,6 +88,7 @@ class FieldReader {
   };
   Result<Field> decode(size_t at) const;
   Result<std::optional<Field>> find(std::string_view name) const;
+  Result<Field> expect(std::string_view name) const;
   tl::unexpected<Error> refuse(int code, std::string_view name, std::optional<size_t> at,
                                std::string_view reason) const;
 

@@ -111,6 +111,7 @@ class Session final : public DeviceAccess, public ParameterStore {
   Result<void> iova_write(uint64_t iova, std::span<const std::byte> data) override;
   Result<void> start_once(std::span<const hookline_step> steps) override;
   Result<uint32_t> saved(uint32_t slot) override;
+  Result<void> touched(uint32_t bar, uint64_t offset, uint64_t pages, std::span<uint64_t> bitmap) override;
   Result<void> set_sizes(uint64_t initial, uint64_t stop_copy) override;
 
   Result<std::vector<std::string>> parameters() override;

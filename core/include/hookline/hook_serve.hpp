@@ -45,7 +45,7 @@ class RequestServer {
     int answer = VFIO_PCI_HOOKS_HANDLED;
     size_t length = 0;
     bool end = false;
-    uint64_t initial_bytes = 0;
+    BulkBytes sizes{};
   };
   Result<Reply> dispatch(vfio_pci_hooks_slot& slot);
   Result<Reply> access(vfio_pci_hooks_slot& slot, uint32_t op);

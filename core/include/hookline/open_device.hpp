@@ -41,6 +41,11 @@ struct DeviceInfo {
 /// Where a plugin's lines go: HOOKLINE_LOG_* level, plugin name, text. Empty: nowhere.
 using PluginLog = std::function<void(uint32_t level, std::string_view plugin, std::string_view text)>;
 
+/// Bulk state that is not sent yet: of the first round, and what changed since it was sent.
+struct BulkBytes {
+  uint64_t initial = 0, dirty = 0;
+};
+
 /// How an operation ended, and at whom.
 struct Outcome {
   int answer = HOOKLINE_PASS;    ///< 0, positive, or -errno
@@ -86,6 +91,13 @@ class OpenDevice {
   Result<bool> save(size_t link, FieldWriter& out) noexcept;
   Result<void> load(size_t link, FieldReader& in) noexcept;
   Result<void> apply(size_t link) noexcept;
+
+  // Of the migration owner, if the chain has bulk. `flags`: HOOKLINE_BULK_*.
+  /// True: it has more now, call again; a section without a field is none.
+  Result<bool> save_bulk(FieldWriter& out, uint32_t flags) noexcept;
+  /// What save_bulk() has still to put.
+  Result<BulkBytes> bulk_sizes() noexcept;
+  Result<void> load_bulk(FieldReader& in, uint32_t flags) noexcept;
 
   const Chain& chain() const;
   /// As it was given with the DeviceInfo.

@@ -15,11 +15,12 @@
  *       v   once per open of the device by a VMM
  *     open() --> access() ioctl() event()* --> close()
  *                   |                ^
- *                   |  source        |  destination
- *                   +-> save()*      +-- load()* -> apply()
+ *                   |  source                        |  destination
+ *                   +-> save_bulk()* -> save()*      +-- load_bulk()* -> load()* -> apply()
  *
  * save() runs while the device is stopped; load() sees each section in order after the whole stream was verified, apply()
- * makes the loaded state live. After a failed load() or apply() the host lets the device be reset.
+ * makes the loaded state live. What is too large to wait (a GPU's memory) goes by save_bulk(), also while the device runs, and
+ * load_bulk() gets it as it arrives. After a failed load_bulk(), load() or apply() the host lets the device be reset.
  *
  * Growth. The major version is part of the symbol's name. Within a major version fields are only appended; a host copies
  * min(abi.size, its own size) and takes what is missing as zero. Zero is the safe value everywhere: an absent callback
@@ -43,13 +44,15 @@ extern "C" {
 
 #define HOOKLINE_ABI_MAGIC 0x4b4c4b48u /* "HKLK" in memory */
 #define HOOKLINE_ABI_MAJOR 1
-#define HOOKLINE_ABI_MINOR 1 /* 1: migration parameters, several state versions */
+#define HOOKLINE_ABI_MINOR 2 /* 1: migration parameters, several state versions; 2: bulk sections, touched pages, FILL */
 
 /* Host features a plugin may require in abi.required. A host that lacks one refuses the plugin by name of the bit. */
 #define HOOKLINE_REQUIRE_IOVA_READ (UINT64_C(1) << 0)  /* guest memory, at least for reading */
 #define HOOKLINE_REQUIRE_PF (UINT64_C(1) << 1)         /* requests to the PF's side through the supervisor */
 #define HOOKLINE_REQUIRE_PARAMETERS (UINT64_C(1) << 2) /* migration parameters: a host of ABI 1.0 has none */
-#define HOOKLINE_HOST_FEATURES (HOOKLINE_REQUIRE_IOVA_READ | HOOKLINE_REQUIRE_PF | HOOKLINE_REQUIRE_PARAMETERS)
+#define HOOKLINE_REQUIRE_BULK (UINT64_C(1) << 3)       /* bulk sections and touched pages: a host of ABI 1.1 has neither */
+#define HOOKLINE_HOST_FEATURES \
+  (HOOKLINE_REQUIRE_IOVA_READ | HOOKLINE_REQUIRE_PF | HOOKLINE_REQUIRE_PARAMETERS | HOOKLINE_REQUIRE_BULK)
 
 /* Frozen for ever: every major version opens with it. */
 struct hookline_abi {
@@ -62,7 +65,7 @@ struct hookline_abi {
 };
 
 /* The three answers. RUN_REST, of ioctl() only: those behind this plugin, and at last vfio-pci, carry it out; then ioctl()
- * is asked again with HOOKLINE_IOCTL_AFTER. MORE, of save() only: call again for another section. */
+ * is asked again with HOOKLINE_IOCTL_AFTER. MORE, of save() and save_bulk() only: call again for another section. */
 enum { HOOKLINE_HANDLED = 0, HOOKLINE_PASS = 1, HOOKLINE_RUN_REST = 2, HOOKLINE_MORE = 1 };
 
 /* Operations. HOOKLINE_OPS_KNOWN is what this header knows; a later host may have more. */
@@ -109,8 +112,12 @@ enum {
   HOOKLINE_STEP_SAVE = 3,    /* saved[slot] = register */
   HOOKLINE_STEP_RESTORE = 4, /* register = saved[slot] */
   HOOKLINE_STEP_POLL = 5,    /* wait until (register & mask) == value, at most timeout_us */
-  HOOKLINE_STEP_DELAY = 6    /* wait timeout_us */
+  HOOKLINE_STEP_DELAY = 6,   /* wait timeout_us */
+  /* `mask` bytes from `offset` = value, again and again: scrubs memory. Width 4, offset and mask multiples of 4, mask not 0. One
+   * program fills at most HOOKLINE_MAX_FILL bytes. Since ABI 1.2. */
+  HOOKLINE_STEP_FILL = 7
 };
+#define HOOKLINE_MAX_FILL (UINT64_C(64) << 20)
 #define HOOKLINE_SAVED 32 /* slots */
 #define HOOKLINE_MAX_STEPS 64
 struct hookline_step {
@@ -211,11 +218,15 @@ struct hookline_pf_request {
   uint8_t trusted, spoofcheck; /* GET out */
 };
 
+/* Of bulk sections, since ABI 1.2. */
+#define HOOKLINE_BULK_BEGIN (UINT32_C(1) << 0)   /* the first call of a stream: nothing of it was sent or loaded yet */
+#define HOOKLINE_BULK_STOPPED (UINT32_C(1) << 1) /* save_bulk(): the device is stopped; what is not sent now is lost */
+
 enum { HOOKLINE_LOG_ERROR = 0, HOOKLINE_LOG_WARNING = 1, HOOKLINE_LOG_INFO = 2, HOOKLINE_LOG_DEBUG = 3 };
 
 struct hookline_device; /* the host's handle of one open device */
-struct hookline_writer; /* of one save() */
-struct hookline_reader; /* of one load() */
+struct hookline_writer; /* of one save() or save_bulk() */
+struct hookline_reader; /* of one load() or load_bulk() */
 
 /* What the host gives. Every function returns 0 or -errno unless its line says otherwise. */
 struct hookline_host {
@@ -246,11 +257,11 @@ struct hookline_host {
   int (*saved)(struct hookline_device* dev, uint32_t slot, uint32_t* value);
   int (*pf_request)(struct hookline_device* dev, struct hookline_pf_request* request);
 
-  /* In save(): appends one named field to the plugin's section. Names as [a-z0-9_.]{1,63}, at most 1 MiB a section. */
+  /* In save() and save_bulk(): appends one named field to the plugin's section. Names as [a-z0-9_.]{1,63}, at most 1 MiB a section. */
   int (*put)(struct hookline_writer* out, const char* name, const void* data, size_t length);
-  /* In load(): the next field; its name and length must be these. */
+  /* In load() and load_bulk(): the next field; its name and length must be these. */
   int (*get)(struct hookline_reader* in, const char* name, void* data, size_t length);
-  /* In load(): refuses the field read last, with the reason; returns -EINVAL. */
+  /* In load() and load_bulk(): refuses the field read last, with the reason; returns -EINVAL. */
   int (*reject)(struct hookline_reader* in, const char* name, const char* reason);
 
   uint64_t (*now_ns)(void); /* CLOCK_MONOTONIC */
@@ -262,6 +273,19 @@ struct hookline_host {
   int (*parameter)(struct hookline_device* dev, uint32_t index, const char** value);
   /* In load() and apply(): the version of the state that comes, one of plugin->reads. */
   int (*stream_version)(struct hookline_device* dev, const char** version);
+
+  /* Since ABI 1.2. */
+
+  /* Which 4 KiB pages of a BAR the guest's processors may have touched (reads count) since the call before; the first call of an
+   * open and the first after a reset answer all. Bit n % 64 of bitmap[n / 64]: page n from `offset`, which is page aligned; bits
+   * behind `pages` are 0. What the device writes by itself, or another device by DMA, is not seen. -EOPNOTSUPP: nobody keeps track
+   * here; take all for touched. Read a page after the call that names it, not before. */
+  int (*touched)(struct hookline_device* dev, uint32_t bar, uint64_t offset, uint64_t pages, uint64_t* bitmap);
+  /* In save() and save_bulk(): as put(), but the plugin fills the value in place before the callback returns: no copy. Sections may
+   * hold stale bytes of earlier ones where it does not. */
+  int (*reserve)(struct hookline_writer* out, const char* name, size_t length, void** data);
+  /* In load() and load_bulk(): as get(), but the value in place and of any length up to `most`; valid until the callback returns. */
+  int (*view)(struct hookline_reader* in, const char* name, size_t most, const void** data, size_t* length);
 
   /* Append only below. */
 };
@@ -327,6 +351,20 @@ struct hookline_plugin {
   /* static; migration owner: the state versions load() takes, separated by '|', at most 255 bytes; what it can emit is among
    * them. NULL: migration_version alone. */
   const char* reads;
+
+  /* Since ABI 1.2. Optional, all three or none, of a migration owner only: state too large to be kept until the trailer. */
+
+  /* Puts at most one section, of what a destination does not have yet. Called in rounds: while the device runs (PRE_COPY), as long
+   * as the VMM reads; then with BULK_STOPPED until it answers 0; then comes save(). MORE: call again, there is more now, also if
+   * nothing was put. 0: that was all for now. In PRE_COPY the host asks no more once it has sent four times max_bulk. */
+  int (*save_bulk)(void* self, struct hookline_writer* out, uint32_t flags);
+  /* After save_bulk(): bytes it has still to put. *initial: of the first round, falls to 0 and never grows; *dirty: changed since they
+   * were put, as far as the plugin knows. Pages that were touched since the host adds itself. */
+  int (*bulk_sizes)(void* self, uint64_t* initial, uint64_t* dirty);
+  /* Each section of save_bulk() as it arrives and its checksum holds: before the trailer, so that a stream may still turn out to be
+   * damaged. Then the device is reset; its reset program must leave nothing of it. */
+  int (*load_bulk)(void* self, struct hookline_reader* in, uint32_t flags);
+  uint64_t max_bulk; /* upper bound of the values one complete pass of save_bulk() puts, in bytes; not 0 */
 
   /* Append only below. */
 };

@@ -33,6 +33,7 @@
 #include <thread>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 #include "hookline/plugin.h"
 
@@ -141,6 +142,17 @@ class Device {
     check(ret, "mapping a BAR");
     return address;
   }
+  /// Which 4 KiB pages of a BAR, `pages` of them from `offset`, the guest may have touched since the call before, a bit each (see
+  /// plugin.h). Where nobody keeps track: all.
+  void touched(uint32_t bar, uint64_t offset, uint64_t pages, std::vector<uint64_t>& bitmap) const {
+    bitmap.assign((pages + 63) / 64, 0);
+    const bool old_host = host_->size < offsetof(hookline_host, touched) + sizeof(host_->touched);
+    const int ret = old_host ? -EOPNOTSUPP : host_->touched(dev_, bar, offset, pages, bitmap.data());
+    if (ret == -EOPNOTSUPP || ret == -ENOTSUP)
+      for (uint64_t page = 0; page < pages; ++page) bitmap[page / 64] |= uint64_t{1} << (page % 64);
+    else
+      check(ret, "asking which pages were touched");
+  }
   uint64_t now_ns() const { return host_->now_ns(); }
   /// Looks at `ready` every 200 us until it holds or `patience_ns` are over; what it said last. For the device's own answers,
   /// never for the VMM.
@@ -226,7 +238,13 @@ class SectionWriter {
     static_assert(std::is_trivially_copyable_v<T>);
     put(name, values.data(), sizeof(values));
   }
-  /// This section is not the last: save() is called again for another.
+  /// A field whose value is filled in place, before the callback returns. Needs HOOKLINE_REQUIRE_BULK.
+  std::span<std::byte> reserve(const char* name, size_t length) {
+    void* data = nullptr;
+    if (const int ret = host_->reserve(out_, name, length, &data); ret < 0) raise(-ret, std::string("saving field ") + name);
+    return {static_cast<std::byte*>(data), length};
+  }
+  /// This section is not the last: save() (save_bulk()) is called again for another.
   void more() { more_ = true; }
   bool has_more() const { return more_; }
 
@@ -250,6 +268,13 @@ class SectionReader {
   void array(const char* name, std::array<T, N>& values, Check check = {}) {
     get(name, values.data(), sizeof(values));
     for (size_t i = 0; i < N; ++i) verify(name, values[i], check);
+  }
+  /// A field's value in place, of any length up to `most`; valid until the callback returns. Needs HOOKLINE_REQUIRE_BULK.
+  std::span<const std::byte> view(const char* name, size_t most) {
+    const void* data = nullptr;
+    size_t length = 0;
+    if (const int ret = host_->view(in_, name, most, &data, &length); ret < 0) raise(-ret, std::string("loading field ") + name);
+    return {static_cast<const std::byte*>(data), length};
   }
   /// Refuses the field read last.
   [[noreturn]] void reject(const char* name, const std::string& reason) {
@@ -289,12 +314,27 @@ class Handler {
   virtual void apply() {}
 };
 
-/// The one handler of a chain that moves the device: it must save, load and apply.
+/// When a bulk section is made or loaded.
+struct BulkCall {
+  bool begin;    ///< first call of a stream
+  bool stopped;  ///< save_bulk(): the device is stopped; what is not sent now is lost
+};
+
+/// Bytes that save_bulk() has still to put: of the first round, and of what changed since.
+struct BulkSizes {
+  uint64_t initial = 0, dirty = 0;
+};
+
+/// The one handler of a chain that moves the device: it must save, load and apply. State too large to be kept until the trailer
+/// goes by the three bulk callbacks (plugin.h): override all three, and say PluginInfo::max_bulk.
 class MigrationOwner : public Handler {
  public:
   void save(SectionWriter& out) override = 0;
   void load(SectionReader& in) override = 0;
   void apply() override = 0;
+  virtual void save_bulk(SectionWriter&, BulkCall) {}
+  virtual BulkSizes bulk_sizes() { return {}; }
+  virtual void load_bulk(SectionReader&, BulkCall) {}
 };
 
 // Register steps, as a program reads best.
@@ -319,6 +359,10 @@ constexpr hookline_step poll(uint8_t bar, uint32_t offset, uint32_t mask, uint32
   return {HOOKLINE_STEP_POLL, bar, 4, 0, offset, mask, value, timeout_us};
 }
 constexpr hookline_step delay(uint32_t us) { return {HOOKLINE_STEP_DELAY, 0, 4, 0, 0, 0, 0, us}; }
+/// Scrubs memory: `bytes` of it, a multiple of 4.
+constexpr hookline_step fill(uint8_t bar, uint32_t offset, uint32_t bytes, uint32_t value = 0) {
+  return {HOOKLINE_STEP_FILL, bar, 4, 0, offset, bytes, value, 0};
+}
 
 /// A short list that is a constant: the plugin object points into it.
 template <typename T, size_t Capacity>
@@ -355,6 +399,7 @@ struct PluginInfo {
   uint32_t unknown_op = HOOKLINE_UNKNOWN_REFUSE;
   uint32_t shadow_size = 0;
   uint64_t max_state = 0;  ///< bytes of the plugin's sections, at most
+  uint64_t max_bulk = 0;   ///< bytes of one complete pass of save_bulk(), at most; only with save_bulk()
   uint32_t ioctls = 0, features = 0;
   uint64_t required = 0;  ///< HOOKLINE_REQUIRE_*
 };
@@ -440,6 +485,29 @@ struct Trampoline {
       return 0;
     });
   }
+  static BulkCall bulk_call(uint32_t flags) { return {(flags & HOOKLINE_BULK_BEGIN) != 0, (flags & HOOKLINE_BULK_STOPPED) != 0}; }
+  static int save_bulk(void* self, hookline_writer* out, uint32_t flags) noexcept {
+    return run(self, [&](Self& s) {
+      SectionWriter writer(s.device.host(), out);
+      s.plugin.save_bulk(writer, bulk_call(flags));
+      return writer.has_more() ? HOOKLINE_MORE : 0;
+    });
+  }
+  static int bulk_sizes(void* self, uint64_t* initial, uint64_t* dirty) noexcept {
+    return run(self, [&](Self& s) {
+      const BulkSizes sizes = s.plugin.bulk_sizes();
+      *initial = sizes.initial;
+      *dirty = sizes.dirty;
+      return 0;
+    });
+  }
+  static int load_bulk(void* self, hookline_reader* in, uint32_t flags) noexcept {
+    return run(self, [&](Self& s) {
+      SectionReader reader(s.device.host(), in);
+      s.plugin.load_bulk(reader, bulk_call(flags));
+      return 0;
+    });
+  }
 };
 
 template <typename Plugin>
@@ -485,6 +553,15 @@ constexpr hookline_plugin describe(const PluginInfo& info) {
     p.save = T::save;
     p.load = T::load;
     p.apply = T::apply;
+  }
+  if constexpr (owner) {
+    if constexpr (!std::is_same_v<decltype(&Plugin::save_bulk), decltype(&MigrationOwner::save_bulk)>) {
+      p.abi.required |= HOOKLINE_REQUIRE_BULK;
+      p.save_bulk = T::save_bulk;
+      p.bulk_sizes = T::bulk_sizes;
+      p.load_bulk = T::load_bulk;
+    }
+    p.max_bulk = info.max_bulk;
   }
   return p;
 }

@@ -82,8 +82,8 @@ class SoftwareDevice {
   /// read_state() until 0 (or ENOMSG, in PRE_COPY), `cut` bytes at a time.
   Result<std::vector<std::byte>> save_all(size_t cut = 65536);
   /// VFIO_MIG_GET_PRECOPY_INFO; EINVAL outside PRE_COPY.
-  Result<uint64_t> initial_bytes() const;
-  /// VFIO_DEVICE_FEATURE_MIG_DATA_SIZE.
+  Result<BulkBytes> precopy_info() const;
+  /// VFIO_DEVICE_FEATURE_MIG_DATA_SIZE: an upper bound that falls with PRE_COPY.
   uint64_t stop_copy_bytes() const;
   /// Always succeeds and leads to RUNNING. The parameters stay.
   void reset();
@@ -117,6 +117,7 @@ class SoftwareDevice {
 
  private:
   class Access;  // what the worker reaches
+  class TouchedPages;
   SoftwareDevice(const hookline_model& model, Chain chain, Options options);
 
   Result<void> access(uint32_t op, uint32_t region, uint64_t offset, std::span<std::byte> data);
@@ -129,6 +130,8 @@ class SoftwareDevice {
   void enter(MigrationState state);
   Result<void> run_arc(const Arc& arc);
   void run_reset_program();
+  BulkBytes left() const;
+  void touch(uint32_t region, uint64_t offset, size_t length);
   void begin_session(bool load);
   void end_session();
   Error session_error() const;
@@ -147,6 +150,7 @@ class SoftwareDevice {
   MigrationState state_ = MigrationState::running;
   bool incomplete_ = false;
   std::vector<std::string> parameters_;
+  std::array<std::unique_ptr<TouchedPages>, 6> touched_;  // of each BAR somebody asked about
   std::unique_ptr<Access> access_;
   std::unique_ptr<OpenDevice> worker_;
 

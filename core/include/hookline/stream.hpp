@@ -111,11 +111,11 @@ class StreamSink {
 
 /// Bounds on what a stream may make its reader hold. All are checked before memory is allocated.
 struct StreamLimits {
-  /// Payload bytes of all chunks together: the plugin's largest state.
+  /// Payload bytes of all chunks together, of bulk with their headers: the plugin's largest state.
   uint64_t max_state = uint64_t{16} << 20;
   /// Bytes of chunks kept until the trailer, each with its header.
   uint64_t max_kept = uint64_t{16} << 20;
-  uint32_t max_chunks = 65536;
+  uint32_t max_chunks = 65536;  ///< without bulk
 };
 
 class StreamReader {

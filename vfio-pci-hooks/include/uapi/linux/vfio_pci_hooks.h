@@ -26,6 +26,7 @@
 #define VFIO_PCI_HOOKS_MAX_HANDLERS	8
 #define VFIO_PCI_HOOKS_MAX_RANGES	32
 #define VFIO_PCI_HOOKS_MAX_STEPS	64
+#define VFIO_PCI_HOOKS_MAX_FILL		67108864	/* bytes that one program fills */
 #define VFIO_PCI_HOOKS_NAME_LEN		32	/* with the terminating NUL */
 #define VFIO_PCI_HOOKS_SAVED		32	/* values that SAVE and RESTORE steps share */
 #define VFIO_PCI_HOOKS_SLOTS		16
@@ -47,6 +48,7 @@
 #define VFIO_PCI_HOOKS_FEATURE_IOVA_RW		(1ULL << 1)	/* guest memory by IOVA (type1 container) */
 #define VFIO_PCI_HOOKS_FEATURE_IOCTL		(1ULL << 2)	/* ioctls and device features reach handlers */
 #define VFIO_PCI_HOOKS_FEATURE_PARAMETERS	(1ULL << 3)	/* model, migration parameters, migration_version */
+#define VFIO_PCI_HOOKS_FEATURE_FILL		(1ULL << 4)	/* FILL steps */
 
 struct vfio_pci_hooks_features {
 	__u32 argsz;
@@ -93,8 +95,9 @@ struct vfio_pci_hooks_range {
  *   RESTORE  register = saved[slot]
  *   POLL     wait until (register & mask) == value, at most timeout_us; else the program fails with ETIMEDOUT
  *   DELAY    wait timeout_us
+ *   FILL     each of the mask bytes from offset on: value, 4 bytes at a time. A memory BAR; width 4, mask a multiple of 4
  *
- * The timeouts of one program add up to at most 1 s; each is at most 100 ms. Steps of a reset program must not wait.
+ * One program fills at most VFIO_PCI_HOOKS_MAX_FILL bytes. Its timeouts add up to at most 1 s; each is at most 100 ms. Steps of a reset program must not wait.
  */
 #define VFIO_PCI_HOOKS_STEP_WRITE	1
 #define VFIO_PCI_HOOKS_STEP_MODIFY	2
@@ -102,6 +105,7 @@ struct vfio_pci_hooks_range {
 #define VFIO_PCI_HOOKS_STEP_RESTORE	4
 #define VFIO_PCI_HOOKS_STEP_POLL	5
 #define VFIO_PCI_HOOKS_STEP_DELAY	6
+#define VFIO_PCI_HOOKS_STEP_FILL	7
 struct vfio_pci_hooks_step {
 	__u8  op;
 	__u8  bar;
