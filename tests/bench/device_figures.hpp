@@ -44,8 +44,9 @@ Figures state_changes(const std::string& vf, const std::string& other_vf, const 
 /// What a VMM asks in each round of a migration, against an ioctl that does nothing.
 Figures size_questions(const std::string& vf, const Plan& plan);
 
-/// The data file, read and written in pieces, against a pipe and memcpy.
-Figures data_file(const std::string& vf, const Plan& plan);
+/// The data file, read and written in pieces, against a pipe and memcpy: with the library's worker, and with one that
+/// has nothing to do.
+Figures data_file(const std::string& vf, const std::string& other_vf, const Plan& plan);
 
 /// From the device's stop to the start of the other one, by size of the state, against the same bytes from a pipe.
 Figures downtime(const std::string& vf, const std::string& other_vf, const Plan& plan);

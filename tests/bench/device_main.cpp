@@ -51,7 +51,7 @@ int main(int argc, char** argv) {
         {"untrapped", "stock vfio-pci and vfio-pci-hooks", [&] { return untrapped_accesses(vfs[0], plan); }},
         {"state-changes", "state changes", [&] { return state_changes(vfs[0], vfs[1], plan); }},
         {"size-questions", "questions about sizes", [&] { return size_questions(vfs[0], plan); }},
-        {"data-file", "data file and pipe", [&] { return data_file(vfs[0], plan); }},
+        {"data-file", "data file and pipe", [&] { return data_file(vfs[0], vfs[1], plan); }},
         {"downtime", "downtime by size of the state", [&] { return downtime(vfs[0], vfs[1], plan); }},
         {"many-devices", "many devices", [&] { return many_devices(vfs, plan); }},
         {"dirty-pages", "reports of DMA logging", [&] { return dirty_pages(vfs[0], plan); }},

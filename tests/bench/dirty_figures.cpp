@@ -53,12 +53,12 @@ Figures dirty_pages(const std::string& vf, const Plan& plan) {
   for (const uint64_t word : bitmap)
     if (word != ~UINT64_C(0)) throw std::runtime_error("a page is missing in the report");
 
-  const Effort effort{.samples = plan.effort.samples, .batch = 1, .limit = plan.effort.limit};
+  constexpr std::chrono::milliseconds kTurn{300};
   std::vector<double> reported, set;
   interleave(plan.rounds, {
-                              [&] { reported.push_back(ns_per_operation(effort, report)); },
+                              [&] { reported.push_back(ns_over(kTurn, report)); },
                               [&] {
-                                set.push_back(ns_per_operation(effort, [&] {
+                                set.push_back(ns_over(kTurn, [&] {
                                   std::memset(other.data(), 0xff, other.size() * sizeof other[0]);
                                   asm volatile("" : : "r"(other.data()) : "memory");
                                 }));

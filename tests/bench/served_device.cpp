@@ -6,6 +6,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cerrno>
 #include <chrono>
 #include <cstdio>
 #include <span>
@@ -33,9 +35,41 @@ int access(void*, hookline_access* access) {
   return HOOKLINE_HANDLED;
 }
 
-[[noreturn]] void work(const DefinedDevice& defined, Waiting waiting) {
-  ServeOptions options;
-  if (waiting == Waiting::polling) options.idle_ms = 0;
+// A stream of exactly `size` bytes, whatever stands in the window.
+Result<ServeEnd> transport(Session& session, uint64_t size) {
+  uint64_t moved = 0;
+  for (int answered = VFIO_PCI_HOOKS_NO_SLOT;;) {
+    const auto next = session.next(answered, -1);
+    if (!next) {
+      if (next.error().code == ESHUTDOWN) return ServeEnd::closed;
+      return fail(next.error());
+    }
+    answered = next->what == VFIO_PCI_HOOKS_NEXT_REQUEST ? next->slot : VFIO_PCI_HOOKS_NO_SLOT;
+    if (answered == VFIO_PCI_HOOKS_NO_SLOT) continue;
+    vfio_pci_hooks_slot& slot = session.slot(static_cast<uint32_t>(answered));
+    if (slot.flags & VFIO_PCI_HOOKS_REQ_BEGIN) moved = 0;
+    const uint64_t room = slot.length ? slot.length : session.stream().size();
+    slot.answer_length = static_cast<uint32_t>(std::min(room, size - moved));
+    moved += slot.answer_length;
+    slot.answer_flags = moved == size ? VFIO_PCI_HOOKS_ANSWER_END : 0;
+    slot.answer = VFIO_PCI_HOOKS_HANDLED;
+    slot.answer_seq = slot.seq;
+  }
+}
+
+Result<ServeEnd> serve_as(Worker worker, Session& session, OpenDevice& device) {
+  switch (worker) {
+    case Worker::waits:
+      break;
+    case Worker::polls:
+      return serve(session, device, {.idle_ms = 0});
+    case Worker::transport:
+      return transport(session, device.chain().links()[0].plugin.max_state);
+  }
+  return serve(session, device);
+}
+
+[[noreturn]] void work(const DefinedDevice& defined, Worker worker) {
   auto channel = defined.control().attach(parse_address(defined.address()));
   if (!channel) {
     fmt::print(stderr, "worker: {}\n", channel.error().text);
@@ -46,7 +80,7 @@ int access(void*, hookline_access* access) {
     if (!session) ::_exit(session.error().code == ENODEV ? 0 : 1);
     auto device = OpenDevice::open(defined.chain(), **session, {.address = defined.address()});
     if (!device) ::_exit(1);
-    if (auto end = serve(**session, **device, options); !end) {
+    if (auto end = serve_as(worker, **session, **device); !end) {
       fmt::print(stderr, "worker: {}\n", end.error().text);
       ::_exit(1);
     }
@@ -104,12 +138,12 @@ vfio_pci_hooks_status DefinedDevice::status() const {
   return must(control_.status(parse_address(address_)));
 }
 
-ServedDevice::ServedDevice(const std::string& address, Chain chain, Waiting waiting)
+ServedDevice::ServedDevice(const std::string& address, Chain chain, Worker worker)
     : defined_(address, std::move(chain)), pid_(::fork()) {
   if (pid_ < 0) throw std::runtime_error("the worker could not be forked");
   if (pid_ == 0) {
     ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-    work(defined_, waiting);
+    work(defined_, worker);
   }
   if (!sysfs::wait_until([&] { return (defined_.status().flags & VFIO_PCI_HOOKS_STATUS_ATTACHED) != 0; },
                          std::chrono::seconds(20))) {

@@ -54,12 +54,16 @@ class DefinedDevice {
   Chain chain_;
 };
 
-/// How the worker waits for a request: in NEXT, or by calling NEXT again and again with no time to wait.
-enum class Waiting { asleep, polling };
+/// What serves the device.
+enum class Worker {
+  waits,      ///< the library's loop, asleep until a request comes
+  polls,      ///< the same, calling NEXT again and again with no time to wait
+  transport,  ///< gives and takes a state of the chain's size without looking at a byte: what is left is its way
+};
 
 class ServedDevice {
  public:
-  ServedDevice(const std::string& address, Chain chain, Waiting waiting = Waiting::asleep);
+  ServedDevice(const std::string& address, Chain chain, Worker worker = Worker::waits);
   ~ServedDevice();
   ServedDevice(const ServedDevice&) = delete;
   ServedDevice& operator=(const ServedDevice&) = delete;

@@ -59,6 +59,17 @@ double ns_once(Operation&& operation) {
   return std::chrono::duration<double, std::nano>(std::chrono::steady_clock::now() - begin).count();
 }
 
+/// The mean of as many as fit into that time: also where the clock ticks in milliseconds.
+template <typename Operation>
+double ns_over(std::chrono::milliseconds least, Operation&& operation) {
+  operation();  // caches, page tables, translations
+  int64_t times = 0;
+  const auto begin = std::chrono::steady_clock::now();
+  std::chrono::duration<double, std::nano> passed{};
+  for (; passed < least; passed = std::chrono::steady_clock::now() - begin, ++times) operation();
+  return passed.count() / static_cast<double>(times);
+}
+
 /// The median of the samples, so that what the host does meanwhile to a few of them does not count.
 template <typename Operation>
 double ns_per_operation(const Effort& effort, Operation&& operation) {
