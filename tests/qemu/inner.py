@@ -5,7 +5,7 @@
     source = Qemu("source", folder, image, [Vf("0000:01:10.0")], guest, nics)
     guest.wait(lambda g: g.stat and g.stat["nics"], 180, "traffic")
 
-Errors: Timeout, QmpError, QemuEnded with what that QEMU has said.
+Errors: Timeout, QmpError, GuestPanic, QemuEnded with what that QEMU has said.
 """
 import dataclasses
 import json
@@ -14,7 +14,7 @@ import subprocess
 import threading
 import time
 
-from qmp import Qmp, Timeout, connect, wait_until
+from qmp import Qmp, connect, wait_for_news, wait_until
 
 MEMORY = 128  # MiB
 ROOT_PORT = "port0"
@@ -96,18 +96,11 @@ class Guest:
 
     def wait(self, condition, limit, what):
         """Until the condition of this guest holds; returns its value."""
-        end = time.monotonic() + limit
-        with self.changed:
-            while True:
-                value = condition(self)
-                if value:
-                    return value
-                if self.panic:
-                    raise GuestPanic(f"while waiting for: {what}\n{self.panic}")
-                left = end - time.monotonic()
-                if left <= 0:
-                    raise Timeout(f"the guest: {what} (limit {limit:.0f} s); it last said: {self.tail()}")
-                self.changed.wait(left)
+        def check():
+            if self.panic:
+                raise GuestPanic(f"while waiting for: {what}\n{self.panic}")
+        return wait_for_news(self.changed, lambda: condition(self), limit,
+                             lambda: f"the guest: {what}; it last said: {self.tail()}", check)
 
     def tail(self, count=3):
         said = [text for _, text in self.lines[-count:]]

@@ -34,6 +34,20 @@ def wait_until(condition, limit, what, step=0.05):
         time.sleep(step)
 
 
+def wait_for_news(changed, condition, limit, what, check):
+    """The same for a condition whose changes are told; what() and check() are called meanwhile: what was waited for, and whether
+    there is still something to wait for."""
+    end = time.monotonic() + limit
+    with changed:
+        while not (value := condition()):
+            check()
+            left = end - time.monotonic()
+            if left <= 0:
+                raise Timeout(f"{what()} (limit {limit:.0f} s)")
+            changed.wait(left)
+        return value
+
+
 def connect(path, limit):
     """A UNIX socket that somebody is about to listen on."""
     end = time.monotonic() + limit
@@ -101,18 +115,10 @@ class Qmp:
         return self._gone
 
     def _wait(self, condition, limit, what):
-        end = time.monotonic() + limit
-        with self._changed:
-            while True:
-                value = condition()
-                if value:
-                    return value
-                if self._gone:
-                    raise QmpError(f"{self.name}: QEMU ended while waiting for: {what}")
-                left = end - time.monotonic()
-                if left <= 0:
-                    raise Timeout(f"{self.name}: {what} (limit {limit:.0f} s)")
-                self._changed.wait(left)
+        def check():
+            if self._gone:
+                raise QmpError(f"{self.name}: QEMU ended while waiting for: {what}")
+        return wait_for_news(self._changed, condition, limit, lambda: f"{self.name}: {what}", check)
 
     def _read(self):
         try:

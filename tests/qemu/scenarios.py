@@ -4,6 +4,7 @@ guest: each begins with a guest that has traffic on `session.qemu`, and leaves i
 
 A function's name opens with the requirements that it pins. It raises when something is not as promised.
 """
+import contextlib
 import os
 import signal
 import time
@@ -49,20 +50,35 @@ class Scenarios:
                 demand(answer == 0, f"{vf}: the arc {begin} -> {to} failed: {answer}")
         return move
 
-    def fails(self, destination, why, stops=False, **more):
-        """A migration that is to fail at the destination, with the guest going on here; why: QEMU's or Hookline's words."""
+    def fails(self, destination, why, stops=False):
+        """A migration that is to fail at the destination; why: QEMU's or Hookline's words."""
+        with self.attempt(destination) as migration:
+            self.demand_end(migration, "failed", why)
+            self.demand_stopped(migration, stops)
+
+    @contextlib.contextmanager
+    def attempt(self, destination=None, destination_capabilities=None, **settings):
+        """A migration that has begun and does not succeed: behind the block the guest goes on here."""
         s = self.s
-        before = s.guest.fresh()
-        migration = s.migration(destination, **more)
-        migration.begin()
-        result = migration.finish()
-        demand(result.status == "failed", f"the migration {result.status}, it had to fail: {why}")
-        # The source says "failed" a moment before it runs again.
-        wait_until(lambda: s.qemu.status() == "running", 60, "the guest runs at the source")
-        stopped = s.qemu.qmp.has("STOP", since=migration.began)
-        demand(stopped == stops, "the guest was stopped at the source" if stopped else "the guest was not even stopped")
-        s.demand_traffic(before, "at the source after the failed migration")
-        return result
+        destination = destination or s.start(self.there(), incoming=True)
+        try:
+            before = s.guest.fresh()
+            migration = s.migration(destination, **settings)
+            migration.begin(destination_capabilities)
+            yield migration
+            # The source says "failed" a moment before it runs again.
+            wait_until(lambda: s.qemu.status() == "running", 60, "the guest runs at the source")
+            s.demand_traffic(before, "at the source after the migration that did not succeed")
+        finally:
+            destination.quit()
+
+    def demand_stopped(self, migration, wanted):
+        stopped = self.s.qemu.qmp.has("STOP", since=migration.began)
+        demand(stopped == wanted, "the guest was stopped at the source" if stopped else "the guest was not even stopped")
+
+    def demand_end(self, migration, status, why="", resume=True):
+        result = migration.finish(resume=resume)
+        demand(result.status == status, f"the migration {result.status}, it had to be {status} {why}")
 
     def configured(self, vf, chain, folder=None):
         """Sets up one VF with that chain instead of its own; folder: where the first plugins are looked for. Returns the
@@ -134,9 +150,15 @@ class Scenarios:
         demand(("STOP", "RESUMING") in walk and ("RESUMING", "STOP") in walk, f"the destination's device walked {walk}")
 
     def MP1_round_trips_under_traffic_in_both_directions(self):
-        for _ in range(self.round_trips):
-            self.move()
-            self.move()
+        s, begin = self.s, time.monotonic()
+        before = s.guest.fresh()
+        moves = [self.move() for _ in range(2 * self.round_trips)]
+        after, seconds = s.guest.stat, time.monotonic() - begin
+        checked = {way: sum(nic[f"{way}_ok"] for nic in after["nics"]) - sum(nic[f"{way}_ok"] for nic in before["nics"])
+                   for way in ("out", "in")}
+        print(f"    {len(moves)} migrations in a row, {seconds:.0f} s; bytes checked: {checked['out']} outbound, {checked['in']} inbound, "
+              f"none wrong; at most: downtime {max(m.result.info['downtime'] for m in moves)} ms, gap in the traffic "
+              f"{max(m.gap_ms for m in moves):.0f} ms, of that the device {max(sum(m.device_ms.values()) for m in moves):.1f} ms")
 
     def LD4_mailbox_in_use_while_migrating(self):
         """VLANs, multicast groups and the MAC change all the time, through the VF's mailbox, while it moves there and back."""
@@ -258,55 +280,29 @@ class Scenarios:
     # ---- the guest goes on at the source
 
     def RL2_cancelled_in_pre_copy(self):
-        s = self.s
-        destination = s.start(self.there(), incoming=True)
-        try:
-            before = s.guest.fresh()
-            migration = s.migration(destination, parameters={"max-bandwidth": 200000})
-            migration.begin()
+        with self.attempt(parameters={"max-bandwidth": 200000}) as migration:
             migration.wait_for(("active",))
             wait_until(lambda: self.host.status(self.here()[0])["migration_state"] == "PRE_COPY", 30, "the device in PRE_COPY")
             migration.cancel()
-            demand(migration.finish().status == "cancelled", "the migration was not cancelled")
-            demand(not s.qemu.qmp.has("STOP", since=migration.began), "the guest was stopped")
-            s.demand_traffic(before, "after the migration was cancelled")
-        finally:
-            destination.quit()
+            self.demand_end(migration, "cancelled")
+            self.demand_stopped(migration, False)
 
     def RL2_cancelled_in_the_devices_stop_copy(self):
-        s = self.s
-        destination = s.start(self.there(), incoming=True)
-        try:
-            before = s.guest.fresh()
-            migration = s.migration(destination, capabilities={"pause-before-switchover": True})
-            migration.begin()
+        with self.attempt(capabilities={"pause-before-switchover": True}) as migration:
             migration.wait_for(("pre-switchover",))
             state = self.host.status(self.here()[0])["migration_state"]
             demand(state == "STOP_COPY", f"before the switchover the device is in {state}")
             migration.cancel()
-            demand(migration.finish().status == "cancelled", "the migration was not cancelled")
-            s.demand_traffic(before, "after the migration was cancelled in the device's stop-copy")
-        finally:
-            destination.quit()
+            self.demand_end(migration, "cancelled")
 
     def RL5_source_worker_killed_in_stop_copy(self):
         """What saving needs is gone: read() says so, QEMU fails the migration and the guest goes on with its device."""
-        s = self.s
         vf = self.here()[0]
-        destination = s.start(self.there(), incoming=True)
-        try:
-            before = s.guest.fresh()
-            migration = s.migration(destination, capabilities={"pause-before-switchover": True})
-            migration.begin()
+        with self.attempt(capabilities={"pause-before-switchover": True}) as migration:
             migration.wait_for(("pre-switchover",))
             os.kill(self.worker_of(vf), signal.SIGKILL)
-            s.qemu.qmp("migrate-continue", state="pre-switchover")
-            result = migration.finish()
-            demand(result.status == "failed", f"the migration {result.status}")
-            wait_until(lambda: s.qemu.status() == "running", 60, "the guest runs at the source")
-            s.demand_traffic(before, "after the worker was killed")
-        finally:
-            destination.quit()
+            self.s.qemu.qmp("migrate-continue", state="pre-switchover")
+            self.demand_end(migration, "failed")
         wait_until(lambda: self.host.status(vf)["migration"]["possible"], 30, "another worker")
 
     # ---- destinations that do not fit
@@ -399,18 +395,9 @@ class Scenarios:
 
     def RL2_destination_without_multifd(self):
         """Another set of capabilities at the destination."""
-        s = self.s
-        destination = s.start(self.there(), incoming=True)
-        try:
-            before = s.guest.fresh()
-            migration = s.migration(destination, capabilities={"multifd": True})
-            migration.begin(destination_capabilities={"multifd": False})
-            result = migration.finish()
-            demand(result.status == "failed", f"the migration {result.status}")
-            demand(not s.qemu.qmp.has("STOP", since=migration.began), "the guest was stopped")
-            s.demand_traffic(before, "after the failed migration")
-        finally:
-            destination.quit()
+        with self.attempt(destination_capabilities={"multifd": False}, capabilities={"multifd": True}) as migration:
+            self.demand_end(migration, "failed")
+            self.demand_stopped(migration, False)
 
     def CH5_blocked_reasons_say_why(self):
         """Where the kernel cannot report dirty pages QEMU's default blocks the migration, and says so."""
@@ -433,38 +420,24 @@ class Scenarios:
         """The one case that QEMU cannot tell: without return-path the source reports success. The guest is not lost: it stands
         in postmigrate at the source, and `cont` lets it go on. The manual says so."""
         s = self.s
-        vf = self.there()[0]
-        self.configured(vf, ["nic-82576"], f"{WRONG}/other-state")
-        destination = s.start([vf], incoming=True)
+        self.configured(self.there()[0], ["nic-82576"], f"{WRONG}/other-state")
         try:
-            before = s.guest.fresh()
-            migration = s.migration(destination, capabilities={"return-path": False, "switchover-ack": False})
-            migration.begin()
-            demand(migration.finish(resume=False).status == "completed", "the source noticed: say so in the manual")
-            wait_until(lambda: destination.process.poll() is not None, 60, "the destination gives up")
-            demand(s.qemu.status() == "postmigrate", f"the source is {s.qemu.status()}")
-            s.qemu.qmp("cont")
-            s.demand_traffic(before, "after cont at the source")
+            with self.attempt(capabilities={"return-path": False, "switchover-ack": False}) as migration:
+                # Where the source notices: say so in the manual.
+                self.demand_end(migration, "completed", resume=False)
+                wait_until(lambda: migration.destination.process.poll() is not None, 60, "the destination gives up")
+                demand(s.qemu.status() == "postmigrate", f"the source is {s.qemu.status()}")
+                s.qemu.qmp("cont")
         finally:
-            destination.quit()
             self.restore_configuration()
 
     def RL2_first_write_fails_without_switchover_ack(self):
         """The guest stops for a moment, and goes on by itself."""
-        s = self.s
-        vf = self.there()[0]
-        self.configured(vf, ["nic-82576"], f"{WRONG}/other-model")
-        destination = s.start([vf], incoming=True)
+        self.configured(self.there()[0], ["nic-82576"], f"{WRONG}/other-model")
         try:
-            before = s.guest.fresh()
-            migration = s.migration(destination, capabilities={"switchover-ack": False})
-            migration.begin()
-            result = migration.finish()
-            demand(result.status == "failed", f"the migration {result.status}")
-            wait_until(lambda: s.qemu.status() == "running", 60, "the guest runs at the source")
-            s.demand_traffic(before, "at the source after the failed migration")
+            with self.attempt(capabilities={"switchover-ack": False}) as migration:
+                self.demand_end(migration, "failed")
         finally:
-            destination.quit()
             self.restore_configuration()
 
     def RL5_destination_worker_killed_before_the_start(self):

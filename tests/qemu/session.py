@@ -16,6 +16,7 @@ import time
 from host import PF_ADDRESS, Trace
 from inner import Guest, Nic, Qemu, Vf
 from migration import Migration
+from qmp import wait_until
 from traffic import Echo, Inbound, Multicast, Probe
 
 BOOT = 240     # seconds until the inner guest has traffic
@@ -181,6 +182,8 @@ class Session:
         elif not traffic:
             self.demand_unharmed(before, self.guest.fresh(SETTLE), "behind the migration")
         stop, resume = source.qmp.time_of("STOP", result.begin), destination.qmp.time_of("RESUME", result.begin)
+        if self.probe and resume and not paused and not booting:
+            wait_until(lambda: self.probe.answers and self.probe.answers[-1] > resume, SETTLE, "a datagram is answered")
         gap, parts = self.probe.gap(result.begin, moved) if self.probe else None, {}
         if gap and stop and resume:
             parts = {"before the stop": 1000 * (stop - gap[0]), "stopped": 1000 * (resume - stop), "behind it": 1000 * (gap[1] - resume)}

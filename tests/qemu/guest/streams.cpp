@@ -98,15 +98,20 @@ void Streams::send_out(double now, double bytes_per_second) {
   }
 }
 
-void Streams::receive_out() {
+ssize_t Streams::receive(int fd, uint64_t& position, uint64_t& ok, uint64_t& wrong) const {
   uint8_t piece[4096];
   ssize_t got;
-  while ((got = recv(out_, piece, sizeof piece, 0)) > 0) {
-    const uint64_t wrong = pattern_.differences(returned_, std::span(piece).first(static_cast<size_t>(got)));
-    returned_ += static_cast<uint64_t>(got);
-    counts_.out_wrong += wrong;
-    counts_.out_ok += static_cast<uint64_t>(got) - wrong;
+  while ((got = recv(fd, piece, sizeof piece, 0)) > 0) {
+    const uint64_t differ = pattern_.differences(position, std::span(piece).first(static_cast<size_t>(got)));
+    position += static_cast<uint64_t>(got);
+    wrong += differ;
+    ok += static_cast<uint64_t>(got) - differ;
   }
+  return got;
+}
+
+void Streams::receive_out() {
+  const ssize_t got = receive(out_, returned_, counts_.out_ok, counts_.out_wrong);
   if (got == 0 || !would_block()) close_broken(out_);
 }
 
@@ -118,14 +123,7 @@ void Streams::receive_in() {
     received_ = 0;
   }
   if (in_ < 0 || hold_) return;
-  uint8_t piece[4096];
-  ssize_t got;
-  while ((got = recv(in_, piece, sizeof piece, 0)) > 0) {
-    const uint64_t wrong = pattern_.differences(received_, std::span(piece).first(static_cast<size_t>(got)));
-    received_ += static_cast<uint64_t>(got);
-    counts_.in_wrong += wrong;
-    counts_.in_ok += static_cast<uint64_t>(got) - wrong;
-  }
+  const ssize_t got = receive(in_, received_, counts_.in_ok, counts_.in_wrong);
   if (got == 0) {  // the peer has said all it wanted
     close(in_);
     in_ = -1;

@@ -39,6 +39,8 @@ class Streams {
  private:
   void connect_out();
   void send_out(double now, double bytes_per_second);
+  /// Checks all that has come. Returns what the last recv() did.
+  ssize_t receive(int fd, uint64_t& position, uint64_t& ok, uint64_t& wrong) const;
   void receive_out();
   void receive_in();
   void answer_datagrams();
