@@ -29,6 +29,8 @@ static int vph_missed(struct vph_channel *ch, int error)
 		pci_notice_ratelimited(ch->def->pdev,
 				       "an access passed with no worker: no migration until the guest resets the device\n");
 	ch->incomplete = true;
+	/* For those that poll a data file, which has an error now. */
+	wake_up_all(&ch->vmm_wait);
 	return VFIO_PCI_HOOKS_PASS;
 }
 

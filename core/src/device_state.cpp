@@ -25,6 +25,8 @@ constexpr uint32_t kMaxIdleCalls = 1U << 20;    // of save_bulk() in a row witho
 DeviceStateSaver::DeviceStateSaver(OpenDevice& device, StreamWriter writer)
     : device_(&device),
       writer_(std::move(writer)),
+      // Here, for a stream begins while the guest still runs.
+      chunk_(std::make_unique<std::byte[]>(kMaxChunkPayload)),
       total_(writer_.pending() + stream_format::kTrailerSize),
       left_{.initial = device.chain().max_bulk_pass()},
       initial_(writer_.pending() + left_.initial) {}
@@ -37,11 +39,6 @@ Result<DeviceStateSaver> DeviceStateSaver::begin(OpenDevice& device) {
   if (!writer) return fail(writer.error());
   device.begin_save();
   return DeviceStateSaver(device, std::move(*writer));
-}
-
-std::span<std::byte> DeviceStateSaver::chunk() {
-  if (!chunk_) chunk_ = std::make_unique<std::byte[]>(kMaxChunkPayload);
-  return {chunk_.get(), kMaxChunkPayload};
 }
 
 /// False: nothing more now.
@@ -63,7 +60,7 @@ Result<bool> DeviceStateSaver::next_bulk(bool stopped) {
   if (round_over_ || (!stopped && bulk_[0] >= kRunningPasses * owner.plugin.max_bulk)) return false;
 
   for (uint32_t idle = 0; idle < kMaxIdleCalls; ++idle) {
-    FieldWriter fields(chunk());
+    FieldWriter fields({chunk_.get(), kMaxChunkPayload});
     const uint32_t flags = (bulk_begun_ ? 0 : HOOKLINE_BULK_BEGIN) | (stopped ? HOOKLINE_BULK_STOPPED : 0);
     const Result<bool> more = device_->save_bulk(fields, flags);
     if (!more) return fail(more.error());
@@ -101,7 +98,7 @@ Result<void> DeviceStateSaver::next_section() {
   if (link_ == links.size()) return writer_.finish();
 
   const Link& link = links[link_];
-  FieldWriter fields(chunk());
+  FieldWriter fields({chunk_.get(), kMaxChunkPayload});
   const Result<bool> more = device_->save(link_, fields);
   if (!more) return fail(more.error());
   if (!*more) ++link_;

@@ -9,6 +9,7 @@
 #include <sched.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -166,6 +167,7 @@ class Hand {
     const size_t size = slices * size_t{VFIO_PCI_HOOKS_STREAM_SLICE};
     stream_.emplace(map(size, VFIO_PCI_HOOKS_MMAP_STREAM), size);
   }
+  std::span<std::byte> stream() const { return {static_cast<std::byte*>(stream_->address()), stream_->size()}; }
   uint64_t offset(int32_t at) const { return slot(at).offset; }
   // Whether another request waits; events are heard on the way.
   bool is_asked() const {
@@ -393,6 +395,24 @@ TEST_F(RaceTest, MP2_SlicesThatNobodyHasMappedAreNotUsed) {
     ASSERT_TRUE(sysfs::release(vf_));
     ASSERT_EQ(control_.undefine(vf_), 0);
   }
+}
+
+// So that a worker can have all of them before a guest stands still.
+TEST_F(RaceTest, MP3_OneFaultBringsAWholeSlice) {
+  start(with_heart());
+  hand_->map_stream(VFIO_PCI_HOOKS_STREAM_SLICES);
+  const auto faults = [] {
+    rusage usage{};
+    ::getrusage(RUSAGE_THREAD, &usage);
+    return usage.ru_minflt + usage.ru_majflt;
+  };
+  const auto touch = [&](size_t step) {
+    const long before = faults();
+    for (size_t at = 0; at < hand_->stream().size(); at += step) hand_->stream()[at] = std::byte{1};
+    return faults() - before;
+  };
+  (void)touch(VFIO_PCI_HOOKS_STREAM_SLICE);
+  EXPECT_LT(touch(kPage), VFIO_PCI_HOOKS_STREAM_SIZE / kPage / 8) << "of the first writes to pages of the window";
 }
 
 // With no worker at hand an access waits over a reset; who is given it afterwards has seen it.

@@ -75,11 +75,11 @@ short ready(const vfio::Descriptor& stream, int timeout_ms = 0) {
 // One VF with its worker.
 struct Served {
   Served(const vfio::Container& container, const std::string& address)
-      : worker(address, *board), guest(container, address) {
+      : worker(address, *board), guest(std::make_unique<Guest>(container, address)) {
     board->save_at_once = kPiece;
     board->state_bytes = 20 * kPiece;
   }
-  const vfio::Device& device() const { return guest.device; }
+  const vfio::Device& device() const { return guest->device; }
   // The worker has been asked so often, and is not asked once more.
   bool is_asked(const std::atomic<uint64_t>& counted, uint64_t times) const {
     if (!sysfs::wait_until([&] { return counted >= times; }, 10s)) return false;
@@ -89,7 +89,7 @@ struct Served {
 
   SharedBoard board = shared_board();
   Worker worker;
-  Guest guest;
+  std::unique_ptr<Guest> guest;
 };
 
 class StreamTest : public HooksTest {
@@ -287,6 +287,44 @@ TEST_P(CancelTest, RL1_AnyByteMayBeTheLastThatIsRead) {
 INSTANTIATE_TEST_SUITE_P(After, CancelTest,
                          ::testing::Values(0, 1, kPiece - 1, kPiece, kPiece + 1, 4 * kPiece, 4 * kPiece + 1, 19 * kPiece, 20 * kPiece),
                          ::testing::PrintToStringParamName());
+
+// A stream does not change its worker, and what a dead one has left in the slices is not told any more.
+TEST_F(StreamTest, RL5_TheEndOfTheWorkerIsTheEndOfTheStream) {
+  Served& one = start();
+  one.board->saves_allowed = 2;
+  const auto stream = go(one, kStopCopy);
+  EXPECT_EQ(read_some(stream, 1).data.size(), 1u);
+  ASSERT_TRUE(one.is_asked(one.board->saves, 3)) << "one slice is full, and one on its way";
+  one.worker.kill();
+  EXPECT_EQ(read_some(stream, 1).error, EIO);
+  EXPECT_EQ(ready(stream), POLLIN);
+  EXPECT_TRUE(one.device().set_state(kRunning)) << "the guest goes on at the source";
+}
+
+TEST_F(StreamTest, RL1_TheCloseOfTheDeviceWaitsForNoSlice) {
+  for (const uint32_t state : {kStopCopy, kResuming}) {
+    SCOPED_TRACE(vfio::state_name(state));
+    Served& one = start();
+    one.board->state_bytes = 4 * VFIO_PCI_HOOKS_STREAM_SLICE;
+    one.board->saves_allowed = one.board->loads_allowed = 1;
+    const bool loads = state == kResuming;
+    const auto stream = go(one, state);
+    std::vector<uint8_t> bytes(3 * VFIO_PCI_HOOKS_STREAM_SLICE);
+    std::atomic<int> error = 0;
+    std::thread vmm([&] {
+      if (loads) error = write_once(stream, bytes);
+      while (!loads && error == 0) error = read_some(stream, kPiece).error;
+    });
+    ASSERT_TRUE(one.is_asked(loads ? one.board->loads : one.board->saves, 2));
+    one.guest.reset();
+    vmm.join();
+    EXPECT_EQ(error, ENODEV);
+    EXPECT_EQ(one.board->late_answers, 0u) << "the worker is still at it";
+    served_[0].reset();
+    ASSERT_TRUE(sysfs::release(vf_));
+    ASSERT_EQ(control_.undefine(vf_), 0);
+  }
+}
 
 // ---- writing behind
 

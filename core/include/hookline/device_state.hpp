@@ -54,7 +54,6 @@ class DeviceStateSaver {
   Result<bool> next_bulk(bool stopped);
   Result<void> next_section();
   Result<void> add(const Link& link, SectionFlags flags, std::span<const std::byte> payload);
-  std::span<std::byte> chunk();
   bool has_bulk() const { return device_->chain().max_bulk_pass() != 0; }
 
   OpenDevice* device_;
