@@ -24,8 +24,8 @@ here, and that afterwards the device is whole and nothing is left behind: this p
   "scrubbed": stopped, and the reset program has run.
 - *who makes it whole*: until all of these have, the device is not whole; nobody else is needed. "nobody": the VMM's own way
   back to RUNNING is enough.
-- *: a guest in QEMU has shown it, too (`tests/qemu/faults.py`): the VMM fails the migration and its guest goes on at the source,
-  or ends it as ever where the call goes on.
+- *: a guest in QEMU has shown it, too (`tests/qemu/faults.py`): a migration whose call fails ends there and the guest goes on
+  at its source, one whose call goes on ends as ever; the next migration succeeds.
 - A data file that has failed keeps failing. RESUMING then leads to ERROR and nowhere else, so that no guest runs on it.
 )";
 

@@ -136,8 +136,20 @@ constexpr Row kMatrix[] = {
 };
 
 constexpr std::pair<Event, State> kWithQemu[] = {
+    {Event::worker_killed, running},
     {Event::worker_killed, pre_copy},
     {Event::worker_killed, stop_copy},
+    {Event::worker_stopped, running},
+    {Event::worker_stopped, pre_copy},
+    {Event::worker_stopped, stop_copy},
+    {Event::sysfs_reset, pre_copy},
+    {Event::vfs_removed, pre_copy},
+    {Event::vf_unbound, pre_copy},
+    {Event::vmm_killed, pre_copy},
+    {Event::vmm_killed, resuming},
+    {Event::module_unload, pre_copy},
+    {Event::stream_truncated, resuming},
+    {Event::stream_flipped, resuming},
 };
 
 }  // namespace

@@ -37,7 +37,8 @@ class Result:
 
 class Migration:
     def __init__(self, source, destination, path, capabilities=None, parameters=None):
-        self.source, self.destination, self.path = source, destination, path
+        self.source, self.destination = source, destination
+        self.path = self.from_path = path  # where the destination listens, and where the source goes
         self.capabilities = {**CAPABILITIES, **(capabilities or {})}
         self.parameters = {**PARAMETERS, **(parameters or {})}
 
@@ -50,7 +51,7 @@ class Migration:
             os.unlink(self.path)
         self.destination.qmp("migrate-incoming", uri=f"unix:{self.path}")
         self.began = time.monotonic()
-        self.source.qmp("migrate", uri=f"unix:{self.path}")
+        self.source.qmp("migrate", uri=f"unix:{self.from_path}")
 
     def status(self):
         return self.source.qmp("query-migrate")
