@@ -64,7 +64,7 @@ Result<ServeEnd> serve_as(Worker worker, Session& session, OpenDevice& device) {
     case Worker::polls:
       return serve(session, device, {.idle_ms = 0});
     case Worker::transport:
-      return transport(session, device.chain().links()[0].plugin.max_state);
+      return transport(session, device.chain().links()[0].plugin.max_bulk);
   }
   return serve(session, device);
 }

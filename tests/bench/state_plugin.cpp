@@ -47,14 +47,23 @@ void event(void* self, const hookline_event*) {
   static_cast<State*>(self)->moved = 0;
 }
 
-int save(void* self, hookline_writer* out) {
+// All of it has changed up to the stop: nothing is sent before.
+int save_bulk(void* self, hookline_writer* out, uint32_t flags) {
   auto& state = *static_cast<State*>(self);
+  if (!(flags & HOOKLINE_BULK_STOPPED) || state.at_end()) return HOOKLINE_HANDLED;
   const size_t length = state.take();
   if (const int error = state.host->put(out, "memory", state.piece.data(), length)) return error;
   return state.at_end() ? HOOKLINE_HANDLED : HOOKLINE_MORE;
 }
 
-int load(void* self, hookline_reader* in) {
+int bulk_sizes(void* self, uint64_t* initial, uint64_t* dirty) {
+  const auto& state = *static_cast<State*>(self);
+  *initial = 0;
+  *dirty = state.bytes - state.moved;
+  return 0;
+}
+
+int load_bulk(void* self, hookline_reader* in, uint32_t) {
   auto& state = *static_cast<State*>(self);
   return state.host->get(in, "memory", state.piece.data(), state.take());
 }
@@ -70,13 +79,19 @@ Chain state_chain(uint64_t bytes, std::span<const hookline_range> ranges) {
   plugin.claims = HOOKLINE_CLAIM_MIGRATION;
   plugin.keys = kKeys;
   plugin.nr_keys = 1;
-  plugin.max_state = bytes;
   plugin.open = open;
   plugin.close = close;
   plugin.event = event;
-  plugin.save = save;
-  plugin.load = load;
+  plugin.save = [](void*, hookline_writer*) { return int{HOOKLINE_HANDLED}; };
+  plugin.load = [](void*, hookline_reader*) { return 0; };
   plugin.apply = [](void*) { return 0; };
+  if (bytes > 0) {
+    plugin.abi.required = HOOKLINE_REQUIRE_BULK;
+    plugin.save_bulk = save_bulk;
+    plugin.bulk_sizes = bulk_sizes;
+    plugin.load_bulk = load_bulk;
+    plugin.max_bulk = bytes;
+  }
   OptionValue size;
   size.number = bytes;
   size.is_set = true;
