@@ -103,7 +103,7 @@ std::vector<std::vector<std::byte>> whole_stream(SectionFlags flags) {
 void read_stream(State& state, SectionFlags flags) {
   const auto pieces = whole_stream(flags);
   Drain drain;
-  const StreamLimits limits{.max_state = kChunk * kChunks, .max_kept = 2 * kChunk * kChunks};
+  const StreamLimits limits{.max_state = 2 * kChunk * kChunks, .max_kept = 2 * kChunk * kChunks};
   // An iteration is a chunk, as in the other figures; the records around them come along.
   while (state.KeepRunningBatch(kChunks)) {
     StreamReader reader(drain, limits);
