@@ -77,6 +77,22 @@ int vph_program_check(struct pci_dev *pdev, const struct vph_program *program, b
 	return 0;
 }
 
+/* A FILL of no length goes on to the end of its BAR. */
+static void vph_fill_to_end(struct pci_dev *pdev, struct vph_program *program)
+{
+	unsigned int i;
+
+	for (i = 0; i < program->nr; i++) {
+		struct vfio_pci_hooks_step *step = &program->steps[i];
+
+		if (step->op == VFIO_PCI_HOOKS_STEP_FILL && !step->mask &&
+		    step->bar < PCI_STD_NUM_BARS &&
+		    step->offset < pci_resource_len(pdev, step->bar))
+			step->mask = min_t(u64, pci_resource_len(pdev, step->bar) - step->offset,
+					   U32_MAX);
+	}
+}
+
 /* A checked copy of a program; NULL for an empty one. */
 struct vph_program *vph_program_copy(struct pci_dev *pdev,
 				     const struct vfio_pci_hooks_program *user, bool may_wait)
@@ -102,6 +118,7 @@ struct vph_program *vph_program_copy(struct pci_dev *pdev,
 			   flex_array_size(program, steps, program->nr)))
 		goto out_free;
 
+	vph_fill_to_end(pdev, program);
 	ret = vph_program_check(pdev, program, may_wait);
 	if (ret)
 		goto out_free;

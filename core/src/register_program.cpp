@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "register_program.hpp"
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <thread>
@@ -38,9 +39,11 @@ const Rule* find_rule(uint8_t op) {
   return nullptr;
 }
 
-/// How many bytes from its offset a step accesses.
-uint32_t length_of(const hookline_step& step) {
-  return step.op == HOOKLINE_STEP_FILL ? step.mask : step.width;
+/// How many bytes from its offset a step accesses. A FILL of none goes on to the end of the BAR.
+uint64_t length_of(const hookline_step& step, std::span<const uint64_t> bar_sizes) {
+  if (step.op != HOOKLINE_STEP_FILL) return step.width;
+  if (step.mask || bar_sizes.empty() || step.offset >= bar_sizes[step.bar]) return std::max(step.mask, 4u);
+  return bar_sizes[step.bar] - step.offset;
 }
 
 /// What is wrong with a step, or nothing.
@@ -59,10 +62,10 @@ std::string fault(const hookline_step& step, bool may_wait, std::span<const uint
   if (step.offset % step.width)
     return fmt::format("{} at {:#x} is not naturally aligned", rule->name, step.offset);
   if (step.bar > 5) return fmt::format("there is no BAR {}", step.bar);
-  if (step.op == HOOKLINE_STEP_FILL && (step.width != 4 || step.mask == 0 || step.mask % 4))
+  if (step.op == HOOKLINE_STEP_FILL && (step.width != 4 || step.mask % 4))
     return fmt::format("FILL writes {} bytes in units of {}; it takes 4 and a multiple of them", step.mask,
                        step.width);
-  if (!bar_sizes.empty() && uint64_t{step.offset} + length_of(step) > bar_sizes[step.bar])
+  if (!bar_sizes.empty() && uint64_t{step.offset} + length_of(step, bar_sizes) > bar_sizes[step.bar])
     return fmt::format("{} at {:#x} is behind the end of BAR {}, which has {:#x} bytes", rule->name,
                        step.offset, step.bar, bar_sizes[step.bar]);
   if (step.op == HOOKLINE_STEP_POLL && (step.value & ~step.mask))
@@ -86,7 +89,7 @@ Result<void> poll(const hookline_step& step, DeviceAccess& device) {
   }
 }
 
-Result<void> run_step(const hookline_step& step, DeviceAccess& device,
+Result<void> run_step(const hookline_step& step, DeviceAccess& device, std::span<const uint64_t> bar_sizes,
                       std::span<uint32_t, HOOKLINE_SAVED> saved) {
   switch (step.op) {
     case HOOKLINE_STEP_WRITE:
@@ -108,7 +111,7 @@ Result<void> run_step(const hookline_step& step, DeviceAccess& device,
     case HOOKLINE_STEP_POLL:
       return poll(step, device);
     case HOOKLINE_STEP_FILL:
-      for (uint32_t at = 0; at < step.mask; at += step.width) {
+      for (uint64_t at = 0, end = length_of(step, bar_sizes); at < end; at += step.width) {
         const Result<void> ok = device.write(step.bar, uint64_t{step.offset} + at, step.width, step.value);
         if (!ok) return ok;
       }
@@ -132,7 +135,7 @@ Result<void> check_program(std::string_view name, std::span<const hookline_step>
     if (const std::string why = fault(steps[i], may_wait, bar_sizes); !why.empty())
       return fail(EINVAL, fmt::format("{} program, step {}: {}", name, i, why));
     total_us += steps[i].timeout_us;
-    if (steps[i].op == HOOKLINE_STEP_FILL) filled += steps[i].mask;
+    if (steps[i].op == HOOKLINE_STEP_FILL) filled += length_of(steps[i], bar_sizes);
   }
   if (total_us > kMaxProgramUs)
     return fail(EINVAL, fmt::format("{} program: it may wait {} us in all, at most {} are allowed", name,
@@ -144,9 +147,9 @@ Result<void> check_program(std::string_view name, std::span<const hookline_step>
 }
 
 Result<void> run_program(std::string_view name, std::span<const hookline_step> steps, DeviceAccess& device,
-                         std::span<uint32_t, HOOKLINE_SAVED> saved) {
+                         std::span<const uint64_t> bar_sizes, std::span<uint32_t, HOOKLINE_SAVED> saved) {
   for (size_t i = 0; i < steps.size(); ++i) {
-    if (const Result<void> ok = run_step(steps[i], device, saved); !ok)
+    if (const Result<void> ok = run_step(steps[i], device, bar_sizes, saved); !ok)
       return fail(ok.error().code, fmt::format("{} program, step {}: {}", name, i, ok.error().text));
   }
   return {};

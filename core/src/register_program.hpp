@@ -21,8 +21,8 @@ namespace hookline {
 Result<void> check_program(std::string_view name, std::span<const hookline_step> steps, bool may_wait,
                            std::span<const uint64_t> bar_sizes = {});
 
-/// Runs the steps in order and stops at the first that fails; ETIMEDOUT from a POLL.
+/// Runs the steps in order and stops at the first that fails; ETIMEDOUT from a POLL. `bar_sizes`: all six.
 Result<void> run_program(std::string_view name, std::span<const hookline_step> steps, DeviceAccess& device,
-                         std::span<uint32_t, HOOKLINE_SAVED> saved);
+                         std::span<const uint64_t> bar_sizes, std::span<uint32_t, HOOKLINE_SAVED> saved);
 
 }  // namespace hookline

@@ -19,7 +19,10 @@ using ::testing::HasSubstr;
 
 class RegisterProgram : public ::testing::Test {
  protected:
-  Result<void> run(std::vector<hookline_step> steps) { return run_program("stop", steps, device_, saved_); }
+  Result<void> run(std::vector<hookline_step> steps) {
+    const uint64_t bars[6] = {sizeof(device_.memory)};
+    return run_program("stop", steps, device_, bars, saved_);
+  }
   test::Journal journal_;
   test::FakeAccess device_{journal_};
   std::array<uint32_t, HOOKLINE_SAVED> saved_{};
@@ -45,6 +48,13 @@ TEST_F(RegisterProgram, AFillWritesEachWordOfItsRangeAndNoOther) {
                                     "device write 0x10+4=0xa1b2c3d4"));
   EXPECT_EQ(device_.memory[7], 0x11);
   EXPECT_EQ(device_.memory[20], 0x11);
+}
+
+TEST_F(RegisterProgram, AFillOfNoLengthGoesOnToTheEnd) {
+  for (uint8_t& byte : device_.memory) byte = 0x11;
+  ASSERT_TRUE(run({fill(0, 8, 0, 0xa1a1a1a1)}));
+  EXPECT_EQ(device_.memory[7], 0x11);
+  for (size_t i = 8; i < sizeof(device_.memory); ++i) EXPECT_EQ(device_.memory[i], 0xa1) << i;
 }
 
 TEST_F(RegisterProgram, APollThatIsNeverMetEndsTheProgram) {
@@ -76,7 +86,7 @@ TEST(CheckProgram, RefusesWhatTheKernelRefuses) {
       {HOOKLINE_STEP_SAVE, 0, 4, HOOKLINE_SAVED, 0, 0, 0, 0},
       fill(0, 0xfc, 8),
       fill(0, 0, 0x104),
-      fill(0, 0, 0),
+      fill(0, 0x100, 0),
       fill(0, 0, 6),
       fill(0, 2, 4),
       fill(1, 0, 4),
@@ -96,7 +106,11 @@ TEST(CheckProgram, RefusesWhatTheKernelRefuses) {
   EXPECT_FALSE(check_program("stop", std::vector(11, delay(100000)), true, bars));
   EXPECT_FALSE(check_program("reset", std::vector(1, delay(0)), false, bars));
   EXPECT_TRUE(check_program("reset", std::vector(1, fill(0, 0xfc, 4)), false, bars));
+  EXPECT_TRUE(check_program("reset", std::vector(1, fill(0, 0x80, 0)), false, bars));
   EXPECT_TRUE(check_program("reset", std::vector(2, fill(0, 0, 32 << 20)), false));
+  const uint64_t large[6] = {HOOKLINE_MAX_FILL + 4};
+  EXPECT_TRUE(check_program("reset", std::vector(1, fill(0, 4, 0)), false, large));
+  EXPECT_FALSE(check_program("reset", std::vector(1, fill(0, 0, 0)), false, large));
   EXPECT_FALSE(check_program("reset", std::vector{fill(0, 0, 64 << 20), fill(0, 0, 4)}, false));
 }
 

@@ -113,8 +113,8 @@ enum {
   HOOKLINE_STEP_RESTORE = 4, /* register = saved[slot] */
   HOOKLINE_STEP_POLL = 5,    /* wait until (register & mask) == value, at most timeout_us */
   HOOKLINE_STEP_DELAY = 6,   /* wait timeout_us */
-  /* `mask` bytes from `offset` = value, again and again: scrubs memory. Width 4, offset and mask multiples of 4, mask not 0. One
-   * program fills at most HOOKLINE_MAX_FILL bytes. Since ABI 1.2. */
+  /* `mask` bytes from `offset` = value, again and again: scrubs memory. Width 4, offset and mask multiples of 4; mask 0:
+   * up to the end of the BAR. One program fills at most HOOKLINE_MAX_FILL bytes. Since ABI 1.2. */
   HOOKLINE_STEP_FILL = 7
 };
 #define HOOKLINE_MAX_FILL (UINT64_C(64) << 20)

@@ -94,13 +94,16 @@ class Device {
   void warn(const std::string& line) const { log(HOOKLINE_LOG_WARNING, line); }
 
   /// Register access behind the chain. Throws on a dead device.
-  uint32_t read32(uint32_t region, uint64_t offset) const {
+  uint32_t read32(uint32_t region, uint64_t offset) const { return static_cast<uint32_t>(read(region, offset, 4)); }
+  void write32(uint32_t region, uint64_t offset, uint32_t value) const { write(region, offset, 4, value); }
+  /// The same with a width of 1, 2, 4 or 8 bytes, naturally aligned.
+  uint64_t read(uint32_t region, uint64_t offset, uint32_t width) const {
     uint64_t value = 0;
-    check(host_->read(dev_, region, offset, 4, &value), "reading a register");
-    return static_cast<uint32_t>(value);
+    check(host_->read(dev_, region, offset, width, &value), "reading a register");
+    return value;
   }
-  void write32(uint32_t region, uint64_t offset, uint32_t value) const {
-    check(host_->write(dev_, region, offset, 4, value), "writing a register");
+  void write(uint32_t region, uint64_t offset, uint32_t width, uint64_t value) const {
+    check(host_->write(dev_, region, offset, width, value), "writing a register");
   }
   /// Lets everybody behind this plugin do the access; afterwards a.value is theirs.
   void run_rest(Access& a) const { check(host_->run_rest(dev_, &a), "running the rest of the chain"); }
@@ -175,6 +178,69 @@ class Device {
   hookline_device* dev_;
   const hookline_info* info_;
   const hookline_value* values_;
+};
+
+/// Memory decoding, on while this lives. A VMM has it off on a whole function until it has loaded config space, and a stopped guest
+/// may have it off: reads and writes get through all the same, a mapping does not.
+class Decoding {
+ public:
+  static bool is_on(const Device& dev) { return (dev.read(HOOKLINE_REGION_CONFIG, kCommand, 2) & kMemory) != 0; }
+  explicit Decoding(const Device& dev) : dev_(dev), found_(dev.read(HOOKLINE_REGION_CONFIG, kCommand, 2)) {
+    if (!(found_ & kMemory)) dev.write(HOOKLINE_REGION_CONFIG, kCommand, 2, found_ | kMemory);
+  }
+  ~Decoding() {
+    if (!(found_ & kMemory)) dev_.host()->write(dev_.handle(), HOOKLINE_REGION_CONFIG, kCommand, 2, found_);
+  }
+  Decoding(const Decoding&) = delete;
+  Decoding& operator=(const Decoding&) = delete;
+
+ private:
+  static constexpr uint32_t kCommand = 4, kMemory = 2;
+  const Device& dev_;
+  uint64_t found_;
+};
+
+/// A BAR, mapped where that can be, else by read and write. A value of 1, 2, 4 or 8 bytes, naturally aligned, is one access. Once
+/// mapped it is touched with memory decoding on only: see Decoding.
+class Bar {
+ public:
+  Bar() = default;
+  Bar(const Device& dev, uint32_t bar)
+      : dev_(&dev), bar_(bar), address_(static_cast<volatile std::byte*>(dev.map_bar(bar, length_))) {}
+  template <typename T>
+  T read(uint64_t offset) const {
+    if (!address_) return static_cast<T>(dev_->read(bar_, offset, sizeof(T)));
+    return *reinterpret_cast<const volatile T*>(at(offset, sizeof(T)));
+  }
+  template <typename T>
+  void write(uint64_t offset, std::type_identity_t<T> value) const {
+    if (!address_) return dev_->write(bar_, offset, sizeof(T), value);
+    *reinterpret_cast<volatile T*>(at(offset, sizeof(T))) = value;
+  }
+  /// Memory: offset and size are multiples of 8.
+  void read(uint64_t offset, std::span<std::byte> to) const {
+    for (size_t i = 0; i < to.size(); i += 8) {
+      const auto value = read<uint64_t>(offset + i);
+      std::memcpy(to.data() + i, &value, 8);
+    }
+  }
+  void write(uint64_t offset, std::span<const std::byte> from) const {
+    for (size_t i = 0; i < from.size(); i += 8) {
+      uint64_t value;
+      std::memcpy(&value, from.data() + i, 8);
+      write<uint64_t>(offset + i, value);
+    }
+  }
+
+ private:
+  volatile std::byte* at(uint64_t offset, size_t length) const {
+    if (offset > length_ || length > length_ - offset) raise(EINVAL, "an access behind the end of a BAR");
+    return address_ + offset;
+  }
+  const Device* dev_ = nullptr;
+  uint32_t bar_ = 0;
+  size_t length_ = 0;
+  volatile std::byte* address_ = nullptr;
 };
 
 /// Shadow memory as a plain struct: survives the process, zeroed when the device is opened or reset.
@@ -359,7 +425,7 @@ constexpr hookline_step poll(uint8_t bar, uint32_t offset, uint32_t mask, uint32
   return {HOOKLINE_STEP_POLL, bar, 4, 0, offset, mask, value, timeout_us};
 }
 constexpr hookline_step delay(uint32_t us) { return {HOOKLINE_STEP_DELAY, 0, 4, 0, 0, 0, 0, us}; }
-/// Scrubs memory: `bytes` of it, a multiple of 4.
+/// Scrubs memory: `bytes` of it, a multiple of 4; 0: up to the end of the BAR.
 constexpr hookline_step fill(uint8_t bar, uint32_t offset, uint32_t bytes, uint32_t value = 0) {
   return {HOOKLINE_STEP_FILL, bar, 4, 0, offset, bytes, value, 0};
 }

@@ -95,7 +95,8 @@ struct vfio_pci_hooks_range {
  *   RESTORE  register = saved[slot]
  *   POLL     wait until (register & mask) == value, at most timeout_us; else the program fails with ETIMEDOUT
  *   DELAY    wait timeout_us
- *   FILL     each of the mask bytes from offset on: value, 4 bytes at a time. A memory BAR; width 4, mask a multiple of 4
+ *   FILL     each of the mask bytes from offset on: value, 4 bytes at a time. A memory BAR; width 4, mask a multiple of 4;
+ *            0 of them: up to the end of the BAR
  *
  * One program fills at most VFIO_PCI_HOOKS_MAX_FILL bytes. Its timeouts add up to at most 1 s; each is at most 100 ms. Steps of a reset program must not wait.
  */
