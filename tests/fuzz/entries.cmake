@@ -19,6 +19,7 @@ set(seeds ${CMAKE_CURRENT_SOURCE_DIR}/fuzz/seeds)
 hookline_add_fuzz_entry(stream SEEDS ${seeds}/stream OPTIONS -max_len=16384)
 hookline_add_fuzz_entry(descriptor SEEDS ${seeds}/descriptor OPTIONS -max_len=8192)
 hookline_add_fuzz_entry(nic_state SEEDS ${seeds}/nic-state OPTIONS -max_len=16384)
+hookline_add_fuzz_entry(gpu_state SEEDS ${seeds}/gpu-state OPTIONS -max_len=65536)
 hookline_add_fuzz_entry(config SEEDS ${seeds}/config ${CMAKE_CURRENT_SOURCE_DIR}/golden/check ${PROJECT_SOURCE_DIR}/configs
   OPTIONS -max_len=4096 -dict=${CMAKE_CURRENT_SOURCE_DIR}/fuzz/config.dict)
 hookline_add_fuzz_entry(plugin_file SEEDS ${seeds}/plugin-file OPTIONS -max_len=16384)
@@ -31,6 +32,12 @@ hookline_add_test(fuzz_seeds_test SOURCES fuzz/seeds_test.cpp ${PROJECT_SOURCE_D
 target_compile_definitions(fuzz_seeds_test PRIVATE HOOKLINE_SEEDS="${CMAKE_CURRENT_SOURCE_DIR}/fuzz/seeds"
   HOOKLINE_PLUGINS="${HOOKLINE_PLUGIN_DIR}")
 add_dependencies(fuzz_seeds_test nic-82576 trace)
+
+hookline_add_test(fuzz_gpu_seeds_test SOURCES fuzz/gpu_seeds_test.cpp ${PROJECT_SOURCE_DIR}/plugins/gpu-bochs/gpu_bochs.cpp
+  ${PROJECT_SOURCE_DIR}/plugins/gpu-bochs/model/model.cpp ${PROJECT_SOURCE_DIR}/plugins/gpu-bochs/model/display.cpp
+  LIBS hookline_core)
+target_include_directories(fuzz_gpu_seeds_test PRIVATE ${XXHASH_INCLUDE_DIR})
+target_compile_definitions(fuzz_gpu_seeds_test PRIVATE HOOKLINE_SEEDS="${CMAKE_CURRENT_SOURCE_DIR}/fuzz/seeds")
 
 # The kernel's side: a program for the virtual machine.
 add_executable(channel_fuzz fuzz/channel_fuzz.cpp fuzz/channel_actor.cpp fuzz/channel_control.cpp fuzz/channel_vmm.cpp
