@@ -123,7 +123,9 @@ std::string describe_step(const hookline_plugin& p, const hookline_step& step) {
     case HOOKLINE_STEP_RESTORE: return fmt::format("restore {} from slot {}", at, step.slot);
     case HOOKLINE_STEP_POLL:
       return fmt::format("wait until {} & 0x{:x} is 0x{:x}, at most {} us", at, step.mask, step.value, step.timeout_us);
-    case HOOKLINE_STEP_FILL: return fmt::format("fill {} bytes from {} with 0x{:x}", step.mask, at, step.value);
+    case HOOKLINE_STEP_FILL:
+      if (step.mask == 0) return fmt::format("fill all from {} on with 0x{:x}", at, step.value);
+      return fmt::format("fill {} bytes from {} with 0x{:x}", step.mask, at, step.value);
     case HOOKLINE_STEP_DELAY: return fmt::format("wait {} us", step.timeout_us);
   }
   return fmt::format("step {}", step.op);

@@ -159,7 +159,8 @@ out_free:
 /*
  * An ioeventfd writes the BAR with no handler in the way. Whether its register is
  * trapped could be seen only in a copy of the argument, which vfio-pci reads again:
- * so a device with traps has none.
+ * so a device with traps has none. Nor has one that owns its migration: nobody would
+ * see the page touched.
  */
 static long vph_ioeventfd(struct vph_device *hdev, unsigned int cmd, void __user *arg)
 {
@@ -220,7 +221,7 @@ long vph_ioctl(struct vfio_device *core_vdev, unsigned int cmd, unsigned long ar
 	case VFIO_DEVICE_GET_REGION_INFO:
 		return vph_get_region_info(hdev, cmd, uarg);
 	case VFIO_DEVICE_IOEVENTFD:
-		if (hdev->bars_trapped)
+		if (hdev->bars_trapped || vph_owns_migration(hdev))
 			return vph_ioeventfd(hdev, cmd, uarg);
 		return vph_call(&call);
 	case VFIO_DEVICE_GET_INFO:

@@ -156,6 +156,7 @@ struct vph_channel *vph_channel_create(struct vph_definition *def)
 	init_waitqueue_head(&ch->worker_wait);
 	init_waitqueue_head(&ch->query_wait);
 	mutex_init(&ch->lock);
+	vph_touched_init(ch);
 	INIT_LIST_HEAD(&ch->pending);
 	INIT_LIST_HEAD(&ch->queries);
 	if (vph_parameters_init(ch)) {
@@ -205,6 +206,7 @@ void vph_channel_close(struct vph_channel *ch)
 		vph_session_kill(session);
 	/* Another thread may be about to end a session that it found late. */
 	vph_session_wait_revoked(ch);
+	vph_touched_end(ch);
 }
 
 void vph_channel_gone(struct vph_channel *ch)
@@ -225,6 +227,7 @@ void vph_channel_reset(struct vph_channel *ch)
 	guard(mutex)(&ch->lock);
 	ch->epoch++;
 	ch->incomplete = false;
+	vph_touched_all(ch);
 	if (ch->shadow)
 		memset(ch->shadow, 0, ch->def->shadow_size);
 	vph_requests_cancel_stream_locked(ch, -ECANCELED);

@@ -260,6 +260,7 @@ static void vph_save_done(struct vph_channel *ch, struct vph_request *request)
 		file->nr_full++;
 	}
 	vph_save_count_locked(file, request->initial_bytes, request->dirty_bytes);
+	vph_touched_told(ch);
 	vph_save_ahead_locked(file);
 }
 
@@ -448,7 +449,8 @@ static long vph_precopy_ioctl(struct file *filp, unsigned int cmd, unsigned long
 		info.flags |= VFIO_PRECOPY_INFO_REINIT;
 	file->reinit = false;
 	info.initial_bytes = file->initial_bytes + vph_save_unread_locked(file, true);
-	info.dirty_bytes = file->dirty_bytes + vph_save_unread_locked(file, false);
+	info.dirty_bytes = file->dirty_bytes + vph_save_unread_locked(file, false) +
+			   vph_touched_bytes(file->channel);
 	mutex_unlock(&file->channel->lock);
 	return copy_to_user((void __user *)arg, &info, minsz) ? -EFAULT : 0;
 }
@@ -722,8 +724,10 @@ bool vph_data_file_loaded(struct vph_data_file *file)
 	       !vph_data_file_dead(file);
 }
 
-u64 vph_data_file_unread(struct vph_data_file *file)
+/* What is there that nobody has read, and what the worker has still to send. */
+void vph_data_file_left(struct vph_data_file *file, u64 *unread, u64 *left)
 {
 	guard(mutex)(&file->channel->lock);
-	return vph_save_unread_locked(file, true) + vph_save_unread_locked(file, false);
+	*unread = vph_save_unread_locked(file, true) + vph_save_unread_locked(file, false);
+	*left = file->initial_bytes + file->dirty_bytes + vph_touched_bytes(file->channel);
 }

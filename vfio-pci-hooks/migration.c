@@ -282,22 +282,31 @@ static int vph_get_state(struct vfio_device *core_vdev, enum vfio_device_mig_sta
 	return 0;
 }
 
-/* Never 0, which VMMs take for an error, and an upper bound of what is to come. */
+/*
+ * Never 0, which VMMs take for an error, and an upper bound of what is to come. It
+ * falls with PRE_COPY: of what the worker said before the stream, the initial bytes
+ * give way to what is left of them now and what has changed, with a sixteenth for
+ * framing.
+ */
 static int vph_get_data_size(struct vfio_device *core_vdev, unsigned long *length)
 {
 	struct vph_device *hdev = vph_device(core_vdev);
 	struct vph_channel *ch = hdev->channel;
-	u64 size;
+	u64 unread = 0, size, initial, left;
 
 	mutex_lock(&ch->lock);
-	size = max_t(u64, ch->stop_copy_bytes ?: ch->def->max_state, SZ_1M);
+	size = ch->stop_copy_bytes ?: ch->def->max_state;
+	initial = min(ch->initial_bytes, size);
 	mutex_unlock(&ch->lock);
 
 	mutex_lock(&hdev->mig.state_mutex);
-	if (hdev->mig.saving)
-		size += vph_data_file_unread(hdev->mig.saving);
+	if (hdev->mig.saving) {
+		vph_data_file_left(hdev->mig.saving, &unread, &left);
+		if (left < initial)
+			size = min(size, size - initial + left + left / 16);
+	}
 	vph_state_unlock(hdev);
-	*length = size;
+	*length = max_t(u64, size, SZ_1M) + unread;
 	return 0;
 }
 

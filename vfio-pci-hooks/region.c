@@ -273,20 +273,30 @@ static bool vph_is_trapped(struct vph_device *hdev, loff_t pos, size_t count)
 ssize_t vph_read(struct vfio_device *core_vdev, char __user *buf, size_t count, loff_t *ppos)
 {
 	struct vph_device *hdev = vph_device(core_vdev);
+	loff_t pos = *ppos;
+	ssize_t ret;
 
-	if (!vph_is_trapped(hdev, *ppos, count))
-		return vfio_pci_core_read(core_vdev, buf, count, ppos);
-	return vph_rw(hdev, buf, count, ppos, false);
+	if (!vph_is_trapped(hdev, pos, count))
+		ret = vfio_pci_core_read(core_vdev, buf, count, ppos);
+	else
+		ret = vph_rw(hdev, buf, count, ppos, false);
+	vph_touched_mark(hdev, pos, count);
+	return ret;
 }
 
 ssize_t vph_write(struct vfio_device *core_vdev, const char __user *buf, size_t count,
 		  loff_t *ppos)
 {
 	struct vph_device *hdev = vph_device(core_vdev);
+	loff_t pos = *ppos;
+	ssize_t ret;
 
-	if (!vph_is_trapped(hdev, *ppos, count))
-		return vfio_pci_core_write(core_vdev, buf, count, ppos);
-	return vph_rw(hdev, (char __user *)buf, count, ppos, true);
+	if (!vph_is_trapped(hdev, pos, count))
+		ret = vfio_pci_core_write(core_vdev, buf, count, ppos);
+	else
+		ret = vph_rw(hdev, (char __user *)buf, count, ppos, true);
+	vph_touched_mark(hdev, pos, count);
+	return ret;
 }
 
 /* ------------------------------------------------------- mappings, region info */
@@ -331,12 +341,16 @@ int vph_mmap(struct vfio_device *core_vdev, struct vm_area_struct *vma)
 	struct vph_device *hdev = vph_device(core_vdev);
 	unsigned int bar = vma->vm_pgoff >> (VFIO_PCI_OFFSET_SHIFT - PAGE_SHIFT);
 	u64 offset = ((u64)vma->vm_pgoff << PAGE_SHIFT) & VFIO_PCI_OFFSET_MASK;
+	int ret;
 
 	/* A BAR that is mapped as a whole with its MSI-X table is one that core allows. */
 	if (bar < PCI_STD_NUM_BARS && hdev->segments[bar].nr &&
 	    vph_segment_at(hdev, bar, offset, vma->vm_end - vma->vm_start))
 		return -EINVAL;
-	return vfio_pci_core_mmap(core_vdev, vma);
+	ret = vfio_pci_core_mmap(core_vdev, vma);
+	if (!ret)
+		vph_touched_mmap(hdev, vma);
+	return ret;
 }
 
 bool vph_region_info_ours(struct vph_device *hdev, unsigned int index)

@@ -97,6 +97,8 @@ static int vph_session_begin(struct vph_session *session, struct file *filp, u32
 	*flags = ch->served ? VFIO_PCI_HOOKS_SESSION_AGAIN : 0;
 	*mig_state = READ_ONCE(session->hdev->mig.state);
 
+	/* It knows of no page yet, whatever an earlier one was told. */
+	vph_touched_all(ch);
 	ch->served = true;
 	session->since = jiffies;
 	session->over = 0;
@@ -458,6 +460,8 @@ static long vph_session_ioctl(struct file *filp, unsigned int cmd, unsigned long
 		return vph_session_saved(session, uarg);
 	case VFIO_PCI_HOOKS_SET_SIZES:
 		return vph_session_sizes(session, uarg);
+	case VFIO_PCI_HOOKS_TOUCHED:
+		return vph_touched_user(session, uarg);
 	case VFIO_PCI_HOOKS_GET_PARAMETERS:
 		return vph_parameters_get_user(session->channel, uarg);
 	case VFIO_PCI_HOOKS_SET_PARAMETERS:

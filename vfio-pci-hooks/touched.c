@@ -206,8 +206,9 @@ static void vph_touched_take(struct vph_touched *t, struct vph_touched_bar *bar,
 	up_write(&t->lock);
 }
 
+/* When this returns, the pages are not mapped, and the caller frees what says which they are. */
 static long vph_touched_ask(struct vph_session *session,
-			    const struct vfio_pci_hooks_touched *ask)
+			    const struct vfio_pci_hooks_touched *ask, unsigned long **bitmap)
 {
 	struct vph_touched *t = &session->channel->touched;
 	struct vph_device *hdev = session->hdev;
@@ -238,19 +239,14 @@ static long vph_touched_ask(struct vph_session *session,
 	unmap_mapping_range(hdev->core.vdev.inode->i_mapping,
 			    VFIO_PCI_INDEX_TO_OFFSET(index) + ask->offset,
 			    ask->pages << VPH_TOUCHED_SHIFT, true);
-	if (copy_to_user(u64_to_user_ptr(ask->bitmap), out,
-			 BITS_TO_BYTES(round_up(ask->pages, 64)))) {
-		/* Nobody was told. */
-		vph_touched_all(session->channel);
-		ret = -EFAULT;
-	}
-	kvfree(out);
-	return ret;
+	*bitmap = out;
+	return 0;
 }
 
 long vph_touched_user(struct vph_session *session, void __user *arg)
 {
 	struct vfio_pci_hooks_touched ask;
+	unsigned long *bitmap;
 	long ret;
 
 	ret = vph_copy_in(&ask, sizeof(ask), arg);
@@ -261,8 +257,18 @@ long vph_touched_user(struct vph_session *session, void __user *arg)
 	ret = vph_session_enter(session);
 	if (ret)
 		return ret;
-	ret = vph_touched_ask(session, &ask);
+	ret = vph_touched_ask(session, &ask, &bitmap);
 	vph_session_leave(session);
+	if (ret)
+		return ret;
+
+	if (copy_to_user(u64_to_user_ptr(ask.bitmap), bitmap,
+			 BITS_TO_BYTES(round_up(ask.pages, 64)))) {
+		/* Nobody was told. */
+		vph_touched_all(session->channel);
+		ret = -EFAULT;
+	}
+	kvfree(bitmap);
 	return ret;
 }
 
@@ -279,19 +285,13 @@ u64 vph_touched_bytes(struct vph_channel *ch)
 
 	pages = READ_ONCE(t->all) ? READ_ONCE(t->nr_asked) :
 				    atomic64_read(&t->count) + atomic64_read(&t->taken);
-	return max(pages, 0) << VPH_TOUCHED_SHIFT;
+	return max_t(s64, pages, 0) << VPH_TOUCHED_SHIFT;
 }
 
 /* The worker says how much is left: what it has taken until now is in there. */
-u64 vph_touched_taken(struct vph_channel *ch)
+void vph_touched_told(struct vph_channel *ch)
 {
-	return atomic64_read(&ch->touched.taken);
-}
-
-/* What it has said counts from now on. */
-void vph_touched_told(struct vph_channel *ch, u64 taken)
-{
-	atomic64_sub(taken, &ch->touched.taken);
+	atomic64_set(&ch->touched.taken, 0);
 }
 
 /* ----------------------------------------------------------------------- life cycle */

@@ -12,6 +12,8 @@
  *	      vph_session.map_lock	read: whatever the worker does to the device, and faults of
  *					its mappings. write: the moment the session dies
  *	        vph_migration.state_mutex	state, data files, programs
+ *	        vph_touched.lock	read: a fault of the VMM's BAR mappings and its mark.
+ *					write: the worker takes the marks
  *	          core.memory_lock (of vfio-pci-core)
  *	            vph_device.open_lock	a reset against open and close; never held across
  *					waits
@@ -272,6 +274,28 @@ void vph_reset_done(struct vph_device *hdev);
 int vph_copy_in(void *to, size_t size, void __user *from);
 int vph_copy_out(void __user *to, const void *from, size_t size, u32 argsz);
 
+/* ------------------------------------------------------------- touched.c */
+
+struct vph_touched {
+	struct rw_semaphore lock;	/* read: marks. write: takes them */
+	struct vph_touched_bar *bar[PCI_STD_NUM_BARS];	/* NULL: not tracked */
+	const struct vm_operations_struct *core_vm_ops;
+	u64 nr_asked;			/* pages that a worker has asked about */
+	/* Without the lock: */
+	bool all;			/* everything counts as touched */
+	atomic64_t count;		/* pages asked about and touched since */
+	atomic64_t taken;		/* of these, taken since the worker said what is left */
+};
+
+void vph_touched_mark(struct vph_device *hdev, u64 pos, u64 length);
+void vph_touched_mmap(struct vph_device *hdev, struct vm_area_struct *vma);
+long vph_touched_user(struct vph_session *session, void __user *arg);
+u64 vph_touched_bytes(struct vph_channel *ch);
+void vph_touched_told(struct vph_channel *ch);
+void vph_touched_all(struct vph_channel *ch);
+void vph_touched_init(struct vph_channel *ch);
+void vph_touched_end(struct vph_channel *ch);
+
 /* ------------------------------------------------------------- channel.c */
 
 /* What a device and its worker have in common; outlives the driver's binding. */
@@ -296,6 +320,7 @@ struct vph_channel {
 	struct list_head pending;	/* requests that no session has yet */
 	u32 seq;
 	void *shadow;			/* committed; def->shadow_size */
+	struct vph_touched touched;	/* has a lock of its own */
 	u64 initial_bytes;		/* of SET_SIZES */
 	u64 stop_copy_bytes;
 	u64 accesses;
@@ -521,6 +546,6 @@ void vph_data_file_final(struct vph_data_file *file);
 void vph_data_file_end(struct vph_data_file *file, int error);
 int vph_data_file_dead(const struct vph_data_file *file);
 bool vph_data_file_loaded(struct vph_data_file *file);
-u64 vph_data_file_unread(struct vph_data_file *file);
+void vph_data_file_left(struct vph_data_file *file, u64 *unread, u64 *left);
 
 #endif /* VFIO_PCI_HOOKS_PRIV_H */

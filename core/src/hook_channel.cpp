@@ -474,8 +474,18 @@ Result<uint32_t> Session::saved(uint32_t slot) {
   return saved.value[slot];
 }
 
-Result<void> Session::touched(uint32_t, uint64_t, uint64_t, std::span<uint64_t>) {
-  return fail(EOPNOTSUPP, "the loaded module does not keep track of touched pages");
+Result<void> Session::touched(uint32_t bar, uint64_t offset, uint64_t pages, std::span<uint64_t> bitmap) {
+  const std::string what = fmt::format("asking which of {} pages from {:#x} of BAR {} were touched", pages, offset, bar);
+  if (bitmap.size() < (pages + 63) / 64) return fail(EINVAL, what + ": the bitmap is too small");
+  vfio_pci_hooks_touched ask{};
+  ask.argsz = sizeof(ask);
+  ask.region = bar;
+  ask.offset = offset;
+  ask.pages = pages;
+  ask.bitmap = reinterpret_cast<uintptr_t>(bitmap.data());
+  if (::ioctl(fd_.get(), VFIO_PCI_HOOKS_TOUCHED, &ask) >= 0) return {};
+  // A module that is older than the question.
+  return failed(errno == ENOTTY ? EOPNOTSUPP : errno, what, kSessionHints);
 }
 
 Result<void> Session::set_sizes(uint64_t initial, uint64_t stop_copy) {

@@ -172,6 +172,50 @@ TEST_F(RequestServerTest, MP2_AStreamGoesThroughSlices) {
   EXPECT_EQ(value, 0x07060504030201U);
 }
 
+TEST_F(RequestServerTest, MP5_BulkIsAnsweredInRoundsWithoutAnEndAndSaysWhatIsLeft) {
+  int left = 3;
+  plugin_.with_bulk(1 << 20);
+  plugin_.on_save_bulk = [&](hookline_writer* out, uint32_t) {
+    void* at = nullptr;
+    if (left == 0) return 0;
+    if (const int ret = plugin_.host->reserve(out, "data", 3000, &at); ret < 0) return ret;
+    std::memset(at, left--, 3000);
+    return left ? HOOKLINE_MORE : 0;
+  };
+  plugin_.on_bulk_sizes = [&](uint64_t* initial, uint64_t* dirty) {
+    *initial = static_cast<uint64_t>(left) * 3000;
+    *dirty = 7;
+    return 0;
+  };
+  open();
+  constexpr uint32_t kRoom = 4096;
+  ask(VFIO_PCI_HOOKS_REQ_SAVE, VFIO_PCI_HOOKS_REQ_BEGIN, VFIO_PCI_HOOKS_PHASE_PRE_COPY, kRoom);
+  EXPECT_EQ(slot_.answer_length, kRoom);
+  uint64_t initial = slot_.initial_bytes;
+  EXPECT_GT(initial, 3000U);
+  uint32_t sent = kRoom;
+  for (int i = 0; i < 3; ++i) {
+    ask(VFIO_PCI_HOOKS_REQ_SAVE, 0, VFIO_PCI_HOOKS_PHASE_PRE_COPY, kRoom);
+    EXPECT_EQ(slot_.answer, 0);
+    EXPECT_EQ(slot_.answer_flags, 0U) << "nothing now is not the end";
+    EXPECT_LE(slot_.initial_bytes, initial);
+    initial = slot_.initial_bytes;
+    sent += slot_.answer_length;
+  }
+  EXPECT_EQ(slot_.answer_length, 0U);
+  EXPECT_GT(sent, 9000U);
+  EXPECT_EQ(slot_.initial_bytes, 0U);
+  EXPECT_EQ(slot_.dirty_bytes, 7U);
+
+  left = 1;
+  ask(VFIO_PCI_HOOKS_REQ_SAVE, 0, VFIO_PCI_HOOKS_PHASE_PRE_COPY, kRoom);
+  EXPECT_GT(slot_.answer_length, 3000U) << "the next request begins another round";
+  left = 1;
+  ask(VFIO_PCI_HOOKS_REQ_SAVE, 0, VFIO_PCI_HOOKS_PHASE_STOP_COPY, 1 << 20);
+  EXPECT_GT(slot_.answer_length, 3000U);
+  EXPECT_EQ(slot_.answer_flags, VFIO_PCI_HOOKS_ANSWER_END);
+}
+
 TEST_F(RequestServerTest, AStreamThatAnotherWorkerBeganIsRefused) {
   open();
   EXPECT_EQ(ask(VFIO_PCI_HOOKS_REQ_SAVE, 0, VFIO_PCI_HOOKS_PHASE_STOP_COPY).answer, -EIO);

@@ -185,11 +185,13 @@ vfio_pci_hooks_step step(uint8_t op, uint32_t offset) {
 std::vector<vfio_pci_hooks_step> harmless_steps(Random& random, bool may_wait) {
   std::vector<vfio_pci_hooks_step> steps;
   for (auto left = random.below(6); left; --left) {
-    const auto op = static_cast<uint8_t>(1 + random.below(may_wait ? 6 : 4));
+    // FILL, or one of the others, of which the last two wait.
+    const auto op = static_cast<uint8_t>(random.one_in(8) ? VFIO_PCI_HOOKS_STEP_FILL : 1 + random.below(may_wait ? 6 : 4));
     auto s = step(op, random.one_in(2) ? 0x800 + 4 * static_cast<uint32_t>(random.below(16)) : 0x1680);
     s.value = static_cast<uint32_t>(random.odd()) & 0xfffe;
     s.mask = static_cast<uint32_t>(random.odd());
     s.slot = static_cast<uint8_t>(random.below(VFIO_PCI_HOOKS_SAVED));
+    if (op == VFIO_PCI_HOOKS_STEP_FILL) s.mask = 4;
     if (op == VFIO_PCI_HOOKS_STEP_POLL) {
       s.value = s.mask = 0;
       // Now and then one that can never be: the arc fails.

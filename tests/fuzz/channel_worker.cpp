@@ -272,6 +272,15 @@ int set_sizes(Actor& a, Worker& w) {
   return a.call(any_session(a, w), VFIO_PCI_HOOKS_SET_SIZES, arg);
 }
 
+int touched(Actor& a, Worker& w) {
+  vfio_pci_hooks_touched arg{};
+  arg.argsz = sizeof arg;
+  arg.offset = a.random.below(4) * 4096;
+  arg.pages = 1 + a.random.below(4);
+  arg.bitmap = reinterpret_cast<uintptr_t>(a.buffer(sizeof(uint64_t)));
+  return a.call(any_session(a, w), VFIO_PCI_HOOKS_TOUCHED, arg);
+}
+
 /// Answers what it was given, mostly; ids of others now and then.
 int next_query(Actor& a, Worker& w) {
   static thread_local uint64_t given = 0;
@@ -418,6 +427,7 @@ constexpr Move<Worker> kMoves[] = {
     {12, "worker: START_ONCE", start_once},
     {6, "worker: GET_SAVED", get_saved},
     {6, "worker: SET_SIZES", set_sizes},
+    {12, "worker: TOUCHED", touched},
     {12, "worker: NEXT_QUERY", next_query},
     {6, "worker: GET_PARAMETERS", get_parameters},
     {6, "worker: SET_PARAMETERS", set_parameters},

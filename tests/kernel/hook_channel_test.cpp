@@ -32,7 +32,7 @@ constexpr uint32_t kStatus = 0x8, kTrapped = 0x808, kEnable = 0x820, kPlain = 0x
 constexpr uint64_t kBarSize = 0x4000, kIova = 0x100000;
 
 // Values that make the plugin do something.
-constexpr uint32_t kFail = 0xbad, kCompareMapping = 0x3a9, kReadGuest = 0x10;
+constexpr uint32_t kFail = 0xbad, kCompareMapping = 0x3a9, kReadGuest = 0x10, kAskTouched = 0x40;
 
 std::atomic<int> answer_after_ms = 0;
 
@@ -50,6 +50,7 @@ class Mailbox final : public MigrationOwner {
     if (a.value32() == kFail) raise(EPROTO, "a bad word");
     if (a.value32() == kCompareMapping) compare_mapping();
     if (a.value32() == kReadGuest) read_guest();
+    if (a.value32() == kAskTouched) ask_touched();
     dev_.run_rest(a);
     return Answer::handled;
   }
@@ -61,6 +62,11 @@ class Mailbox final : public MigrationOwner {
     if (length != kBarSize) raise(EBADMSG, "the mapping has another length than the BAR");
     if (static_cast<const volatile uint32_t*>(bar)[kStatus / 4] != dev_.read32(0, kStatus))
       raise(EBADMSG, "a mapping and a call show different registers");
+  }
+  void ask_touched() {
+    std::vector<uint64_t> pages;
+    dev_.touched(0, 0, kBarSize / 4096, pages);
+    shadow_->written = static_cast<uint32_t>(pages[0]);
   }
   void read_guest() const {
     uint32_t word = 0;
@@ -255,6 +261,17 @@ TEST_F(HookChannelTest, GuestMemoryThatIsNotGrantedIsRefused) {
   Worker worker(control_, vfs_[0], chain_);
   const vfio::Device vf = open(vfs_[0]);
   EXPECT_EQ(vf.write<uint32_t>(0, kTrapped, kReadGuest).error().code, EPERM);
+}
+
+TEST_F(HookChannelTest, APluginHearsWhichPagesTheGuestTouched) {
+  bind(vfs_[0]);
+  Worker worker(control_, vfs_[0], chain_);
+  const vfio::Device vf = open(vfs_[0]);
+  ASSERT_TRUE(vf.write<uint32_t>(0, kTrapped, kAskTouched));
+  EXPECT_EQ(read32(vf, kTrapped), 0xfU + 1) << "nobody kept track before";
+  read32(vf, 0x2800);
+  ASSERT_TRUE(vf.write<uint32_t>(0, kTrapped, kAskTouched));
+  EXPECT_EQ(read32(vf, kTrapped), 0b101U + 1) << "page 0 by the question before, and page 2";
 }
 
 TEST_F(HookChannelTest, TheShadowSurvivesTheWorkerAndNotTheOpen) {

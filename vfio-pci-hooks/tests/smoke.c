@@ -499,7 +499,7 @@ static int define_with(const char *bdf, uint32_t flags, const char *const *names
 		{ .op = VFIO_PCI_HOOKS_STEP_RESTORE, .width = 4, .slot = 3, .offset = EITR0 },
 	};
 	struct vfio_pci_hooks_step reset[] = {
-		{ .op = VFIO_PCI_HOOKS_STEP_WRITE, .width = 4, .offset = EITR0, .value = 0 },
+		{ .op = VFIO_PCI_HOOKS_STEP_FILL, .width = 4, .offset = EITR0, .mask = 4 },
 	};
 	struct vfio_pci_hooks_define d = {
 		.argsz = sizeof(d),

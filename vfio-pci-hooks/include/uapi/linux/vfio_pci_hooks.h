@@ -49,6 +49,7 @@
 #define VFIO_PCI_HOOKS_FEATURE_IOCTL		(1ULL << 2)	/* ioctls and device features reach handlers */
 #define VFIO_PCI_HOOKS_FEATURE_PARAMETERS	(1ULL << 3)	/* model, migration parameters, migration_version */
 #define VFIO_PCI_HOOKS_FEATURE_FILL		(1ULL << 4)	/* FILL steps */
+#define VFIO_PCI_HOOKS_FEATURE_TOUCHED		(1ULL << 5)	/* TOUCHED; sizes fall with PRE_COPY */
 
 struct vfio_pci_hooks_features {
 	__u32 argsz;
@@ -406,7 +407,11 @@ struct vfio_pci_hooks_saved {
 };
 #define VFIO_PCI_HOOKS_GET_SAVED	_IOWR(VFIO_PCI_HOOKS_IOC_TYPE, 36, struct vfio_pci_hooks_saved)
 
-/* What MIG_DATA_SIZE and PRECOPY_INFO answer before the first SAVE of a stream. stop_copy is at most max_state. */
+/*
+ * What MIG_DATA_SIZE and PRECOPY_INFO answer before the first SAVE of a stream. stop_copy is all that would come if the
+ * device stopped then, initial bytes included, and at most max_state. Afterwards the bytes that a SAVE answer says are
+ * left take the place of the initial ones in both, and the pages that were touched since it was given count as dirty.
+ */
 struct vfio_pci_hooks_sizes {
 	__u32 argsz;
 	__u32 flags;			/* 0 */
@@ -414,5 +419,22 @@ struct vfio_pci_hooks_sizes {
 	__u64 stop_copy_bytes;
 };
 #define VFIO_PCI_HOOKS_SET_SIZES	_IOW(VFIO_PCI_HOOKS_IOC_TYPE, 37, struct vfio_pci_hooks_sizes)
+
+/*
+ * Which pages of a memory BAR the VMM may have touched, by mappings, read() or write(), since the call before; for the first
+ * of a session and the first after a reset, all. The pages' mappings are taken away for it, and fault back in: whoever reads
+ * a page after the call sees every access the call has told. What the worker itself touches does not count, nor what
+ * devices do. EOPNOTSUPP where the channel does not own migration, and for a BAR above 64 GiB.
+ */
+struct vfio_pci_hooks_touched {
+	__u32 argsz;
+	__u32 flags;			/* 0 */
+	__u32 region;			/* BAR 0 to 5 */
+	__u32 reserved;			/* 0 */
+	__u64 offset;			/* in the BAR, a multiple of 4096 */
+	__u64 pages;			/* of 4096 bytes each, not 0 */
+	__u64 bitmap;			/* pointer to __u64[(pages + 63) / 64]: bit n % 64 of word n / 64 for page n */
+};
+#define VFIO_PCI_HOOKS_TOUCHED		_IOW(VFIO_PCI_HOOKS_IOC_TYPE, 39, struct vfio_pci_hooks_touched)
 
 #endif /* _UAPI_LINUX_VFIO_PCI_HOOKS_H */
