@@ -354,3 +354,40 @@ void *vfio_pci_hooks_data(struct vfio_pci_hooks_link *link)
 	return link->data;
 }
 EXPORT_SYMBOL_GPL(vfio_pci_hooks_data);
+
+/**
+ * vfio_pci_hooks_read_register - Reads a register of the device
+ * @link: the handler that asks
+ * @bar: number of the BAR, in which the handler has a range
+ * @offset: of the register, a multiple of 4
+ * @value: gets it, as the processor has numbers
+ *
+ * Asks no handler. May wait for a reset to end.
+ *
+ * Return: 0, or a negative errno: the device is asleep, or its memory is not enabled.
+ */
+int vfio_pci_hooks_read_register(struct vfio_pci_hooks_link *link, unsigned int bar, u64 offset,
+				 u32 *value)
+{
+	return vph_bar_unit(link->hdev, bar, offset, sizeof(*value), value, false, false);
+}
+EXPORT_SYMBOL_GPL(vfio_pci_hooks_read_register);
+
+/**
+ * vfio_pci_hooks_read_guest - Reads guest memory, as the device would
+ * @link: the handler that asks
+ * @iova: where
+ * @data: gets it
+ * @length: bytes
+ *
+ * In a thread of the VMM that has mapped the memory: it waits where that thread would, for
+ * a page that has to be brought.
+ *
+ * Return: 0, or a negative errno: nothing is mapped there, or this is another process.
+ */
+int vfio_pci_hooks_read_guest(struct vfio_pci_hooks_link *link, u64 iova, void *data,
+			      size_t length)
+{
+	return vph_iova_rw(link->hdev, iova, data, length, false);
+}
+EXPORT_SYMBOL_GPL(vfio_pci_hooks_read_guest);

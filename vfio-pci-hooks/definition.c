@@ -6,6 +6,7 @@
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 
+#include "compat.h"
 #include "vfio_pci_hooks_priv.h"
 
 #define VPH_DEFINE_FLAGS	(VFIO_PCI_HOOKS_DEFINE_MIGRATION | VFIO_PCI_HOOKS_DEFINE_FAIL)
@@ -75,6 +76,16 @@ static int vph_handler_check(struct pci_dev *pdev, const struct vfio_pci_hooks_o
 			return -ENODEV;
 		}
 	}
+	if (ops->log_report && (!ops->log_start || !ops->log_stop)) {
+		pci_notice_ratelimited(pdev, "handler %s is half a logger\n", ops->name);
+		return -EINVAL;
+	}
+	if (ops->log_report && !VPH_CAN_REPORT_DMA) {
+		pci_notice_ratelimited(pdev,
+				       "handler %s logs DMA, which nobody can ask for in this kernel (CONFIG_IOMMUFD_DRIVER)\n",
+				       ops->name);
+		return -EOPNOTSUPP;
+	}
 	if (ops->ioctls & ~VPH_IOCTLS) {
 		pci_notice_ratelimited(pdev, "handler %s wants ioctls that it cannot have\n",
 				       ops->name);
@@ -115,8 +126,36 @@ static int vph_define_handlers(struct vph_definition *def, const struct vfio_pci
 		ret = vph_handler_check(def->pdev, &handler->ops);
 		if (ret)
 			return ret;
+
+		if (!handler->ops.log_report)
+			continue;
+		if (def->logger >= 0) {
+			pci_notice_ratelimited(def->pdev, "handlers %s and %s both log DMA\n",
+					       def->handlers[def->logger]->ops.name,
+					       handler->ops.name);
+			return -EINVAL;
+		}
+		def->logger = i;
 	}
 	return 0;
+}
+
+/* A logger takes locks that must not be taken in the worker's accesses, which go behind it. */
+static int vph_define_logger(const struct vph_definition *def)
+{
+	const char *why;
+
+	if (def->logger < 0)
+		return 0;
+	if (!(def->flags & VFIO_PCI_HOOKS_DEFINE_MIGRATION))
+		why = "logs DMA of a device that does not migrate";
+	else if (def->logger > def->channel)
+		why = "logs DMA and stands behind the channel";
+	else
+		return 0;
+	pci_notice_ratelimited(def->pdev, "handler %s %s\n",
+			       def->handlers[def->logger]->ops.name, why);
+	return -EINVAL;
 }
 
 static int vph_define_programs(struct vph_definition *def, const struct vfio_pci_hooks_define *d)
@@ -231,6 +270,7 @@ struct vph_definition *vph_definition_create(struct pci_dev *pdev,
 	kref_init(&def->kref);
 	def->pdev = pci_dev_get(pdev);
 	def->channel = -1;
+	def->logger = -1;
 
 	ret = vph_define_limits(def, define);
 	if (!ret)
@@ -241,6 +281,8 @@ struct vph_definition *vph_definition_create(struct pci_dev *pdev,
 		ret = vph_define_handlers(def, define);
 	if (!ret)
 		ret = vph_define_channel(def);
+	if (!ret)
+		ret = vph_define_logger(def);
 	if (!ret)
 		ret = vph_define_parameters(def, define);
 	if (ret) {

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * IOMMUFD, for a device whose definition grants its worker the guest's memory.
- * vfio_dma_rw() refuses physical devices there, so this has an access object of its
- * own, which follows the device from address space to address space.
+ * IOMMUFD, for a device whose definition grants its worker the guest's memory, or names
+ * a logger, which reads the guest's descriptors. vfio_dma_rw() refuses physical devices
+ * there, so this has an access object of its own, which follows the device from address
+ * space to address space.
  */
 #include <linux/iommufd.h>
 
@@ -25,7 +26,8 @@ int vph_bind_iommufd(struct vfio_device *core_vdev, struct iommufd_ctx *ictx, u3
 	int ret;
 
 	ret = vfio_iommufd_physical_bind(core_vdev, ictx, out_device_id);
-	if (ret || hdev->def->guest_memory == VFIO_PCI_HOOKS_MEMORY_NONE)
+	if (ret || (hdev->def->guest_memory == VFIO_PCI_HOOKS_MEMORY_NONE &&
+		    hdev->def->logger < 0))
 		return ret;
 
 	access = iommufd_access_create(ictx, &vph_access_ops, hdev, &id);
@@ -41,7 +43,7 @@ void vph_unbind_iommufd(struct vfio_device *core_vdev)
 {
 	struct vph_device *hdev = vph_device(core_vdev);
 
-	/* The device is closed, and so no worker is on its way to the memory. */
+	/* The device is closed, and so nobody is on the way to the memory. */
 	if (hdev->access)
 		iommufd_access_destroy(hdev->access);
 	hdev->access = NULL;
@@ -72,7 +74,7 @@ int vph_attach_ioas(struct vfio_device *core_vdev, u32 *pt_id)
 	/* Which address space is behind a page table of the VMM's own, IOMMUFD tells nobody. */
 	if (ret)
 		pci_notice_ratelimited(hdev->core.pdev,
-				       "no guest memory for the worker: the VMM attached no address space but a page table\n");
+				       "no guest memory for worker or logger: the VMM attached no address space but a page table\n");
 	return 0;
 }
 
@@ -82,11 +84,14 @@ void vph_detach_ioas(struct vfio_device *core_vdev)
 	vfio_iommufd_physical_detach_ioas(core_vdev);
 }
 
+/* In a kernel thread, or a thread of the VMM. */
 int vph_iova_rw(struct vph_device *hdev, dma_addr_t iova, void *data, size_t length, bool write)
 {
+	unsigned int flags = write ? IOMMUFD_ACCESS_RW_WRITE : IOMMUFD_ACCESS_RW_READ;
+
 	if (!hdev->access)
 		return vfio_dma_rw(&hdev->core.vdev, iova, data, length, write);
-	return iommufd_access_rw(hdev->access, iova, data, length,
-				 IOMMUFD_ACCESS_RW_KTHREAD |
-				 (write ? IOMMUFD_ACCESS_RW_WRITE : IOMMUFD_ACCESS_RW_READ));
+	if (current->flags & PF_KTHREAD)
+		flags |= IOMMUFD_ACCESS_RW_KTHREAD;
+	return iommufd_access_rw(hdev->access, iova, data, length, flags);
 }

@@ -139,6 +139,7 @@ static int vph_init_dev(struct vfio_device *core_vdev)
 	struct vph_device *hdev = vph_device(core_vdev);
 
 	mutex_init(&hdev->open_lock);
+	mutex_init(&hdev->log_lock);
 	vph_migration_init(hdev);
 	return vfio_pci_core_init_dev(core_vdev);
 }
@@ -149,6 +150,7 @@ static void vph_release_dev(struct vfio_device *core_vdev)
 
 	vph_chain_exit(hdev);
 	vph_migration_exit(hdev);
+	mutex_destroy(&hdev->log_lock);
 	mutex_destroy(&hdev->open_lock);
 	if (hdev->channel)
 		vph_channel_put(hdev->channel);

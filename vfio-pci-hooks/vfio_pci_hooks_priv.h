@@ -25,6 +25,9 @@
  *
  *	device_lock -> files in sysfs (kernfs) -> vph_channel.lock
  *
+ *	vph_device.log_lock -> locks of the logger -> mmap_lock, core.memory_lock, locks of the
+ *		IOMMU container: neither opens, resets nor changes of state take the first two
+ *
  * vph_functions_lock guards the table of functions; inside it only vph_channel.lock.
  * Nobody waits for a worker with any of them held but vph_data_file.lock, which
  * neither reset nor close nor state changes take. Whoever reads or writes a file in
@@ -87,6 +90,7 @@ struct vph_definition {
 	/* Their modules are referenced. */
 	const struct vph_handler *handlers[VFIO_PCI_HOOKS_MAX_HANDLERS];
 	int channel;			/* index in handlers, or -1 */
+	int logger;			/* the same */
 	unsigned int nr_ranges;
 	struct vfio_pci_hooks_range ranges[VFIO_PCI_HOOKS_MAX_RANGES];
 	struct vph_program *stop;
@@ -165,6 +169,7 @@ struct vph_device {
 	bool open;			/* may be read without the lock for a hint */
 	atomic64_t resets;
 	atomic_t logging;
+	struct mutex log_lock;		/* START and STOP of the logger */
 	struct iommufd_access *access;	/* dev_set->lock; constant while the device is open */
 	bool access_attached;		/* dev_set->lock */
 	/* Constant from probe to remove. */

@@ -84,6 +84,18 @@ TEST_F(DirtyLogTest, MP5_IsAdvertised) {
     EXPECT_EQ(code(log_->guest.device.feature(VFIO_DEVICE_FEATURE_PROBE | feature, {})), 0) << feature;
 }
 
+TEST_F(DirtyLogTest, MP5_OnlyOfADeviceThatMigrates) {
+  log_.reset();
+  ASSERT_TRUE(sysfs::release(vf_));
+  Definition definition = migratable(vf_);
+  definition.flags = 0;
+  define_and_bind(definition);
+  log_.emplace(*container_, vf_);
+  EXPECT_EQ(log_->start({{0, kGiB}}), ENOTTY);
+  EXPECT_EQ(log_->report({0, kGiB}), ENOTTY);
+  EXPECT_EQ(log_->stop(), ENOTTY);
+}
+
 TEST_F(DirtyLogTest, MP5_EveryPageOfEveryRangeOnEveryReport) {
   // A hull over a machine's memory, as VMMs ask for it, and the pieces they then report by. The longest bitmap spans many
   // pages, and so do the parts by which the kernel maps it.

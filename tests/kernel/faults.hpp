@@ -30,6 +30,7 @@ enum class Event : uint8_t {
   vfs_removed, pf_unbound, vf_unbound, vmm_killed, module_unload, no_memory,
   file_closed, file_kept, file_shared,
   stream_truncated, stream_flipped, stream_reordered, stream_oversized, stream_foreign,
+  dma_logging,
 };
 /// The name in the page and of the test: "worker_killed".
 const char* name_of(Event event);

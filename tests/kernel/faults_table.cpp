@@ -133,6 +133,11 @@ constexpr Row kMatrix[] = {
     {Event::stream_foreign, "The stream of another model.",
      "Refused at its first record, which a source sends while its guest runs.",
      loaded(outcome(EINVAL, resuming, Device::scrubbed, kResetToRun))},
+
+    {Event::dma_logging,
+     "START, REPORT and STOP of DMA logging: twice, before START and after STOP, over ranges that overlap, that nothing is in and "
+     "that end where no address is.",
+     "EINVAL or EOVERFLOW to what makes no sense, ENOTTY to all of it in kernels that cannot REPORT. Logging knows no state: it neither changes one nor hinders a stream.", all_go_on()},
 };
 
 constexpr std::pair<Event, State> kWithQemu[] = {
@@ -167,7 +172,7 @@ const char* name_of(Event event) {
       "device_reset",  "flr",            "sysfs_reset",          "hot_reset_of_vf",        "hot_reset_of_function",
       "vfs_removed",   "pf_unbound",     "vf_unbound",           "vmm_killed",             "module_unload",  "no_memory",
       "file_closed",   "file_kept",      "file_shared",
-      "stream_truncated", "stream_flipped", "stream_reordered", "stream_oversized", "stream_foreign"};
+      "stream_truncated", "stream_flipped", "stream_reordered", "stream_oversized", "stream_foreign", "dma_logging"};
   return kNames[static_cast<size_t>(event)];
 }
 

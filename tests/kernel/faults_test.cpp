@@ -147,6 +147,65 @@ int unload_module() {
   return ::syscall(SYS_delete_module, "vfio_pci_hooks", O_NONBLOCK) == 0 ? 0 : errno;
 }
 
+// ------------------------------------------------------------------------------------------------ DMA logging
+
+int ask_logging(const vfio::Device& device, uint32_t what, std::span<std::byte> payload = {}) {
+  const auto done = device.feature(what, payload);
+  return done ? 0 : done.error().code;
+}
+
+// Everything a VMM may get wrong about it, and what is right in between.
+void log_dma(const vfio::Device& device) {
+  using Range = vfio_device_feature_dma_logging_range;
+  constexpr uint64_t kGiB = 1 << 30, kEnd = ~uint64_t{0} - 4095;
+  const auto start = [&](std::vector<Range> ranges) {
+    vfio_device_feature_dma_logging_control control{};
+    control.page_size = 4096;
+    control.num_ranges = static_cast<uint32_t>(ranges.size());
+    control.ranges = reinterpret_cast<uintptr_t>(ranges.data());
+    return ask_logging(device, VFIO_DEVICE_FEATURE_SET | VFIO_DEVICE_FEATURE_DMA_LOGGING_START,
+                       std::as_writable_bytes(std::span(&control, 1)));
+  };
+  std::vector<uint64_t> bitmap(kGiB / 4096 / 64);
+  const auto report = [&](uint64_t iova, uint64_t length) {
+    vfio_device_feature_dma_logging_report asked{};
+    asked.iova = iova;
+    asked.length = length;
+    asked.page_size = 4096;
+    asked.bitmap = reinterpret_cast<uintptr_t>(bitmap.data());
+    return ask_logging(device, VFIO_DEVICE_FEATURE_GET | VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT,
+                       std::as_writable_bytes(std::span(&asked, 1)));
+  };
+  const auto stop = [&] { return ask_logging(device, VFIO_DEVICE_FEATURE_SET | VFIO_DEVICE_FEATURE_DMA_LOGGING_STOP); };
+
+  const uint32_t probe = VFIO_DEVICE_FEATURE_PROBE | VFIO_DEVICE_FEATURE_SET | VFIO_DEVICE_FEATURE_DMA_LOGGING_START;
+  if (ask_logging(device, probe) != 0) {
+    EXPECT_EQ(start({{0, kGiB}}), ENOTTY);
+    EXPECT_EQ(report(0, kGiB), ENOTTY);
+    EXPECT_EQ(stop(), ENOTTY);
+    return;
+  }
+  EXPECT_EQ(report(0, kGiB), EINVAL) << "before START";
+  EXPECT_EQ(stop(), 0) << "before START";
+  EXPECT_EQ(start({}), EINVAL);
+  EXPECT_EQ(start({{0, 8192}, {4096, 8192}}), EINVAL) << "overlapping";
+  EXPECT_EQ(start({{4096, 0}}), EINVAL) << "empty";
+  EXPECT_EQ(start({{kEnd, 8192}}), EOVERFLOW);
+  EXPECT_EQ(report(0, kGiB), EINVAL) << "none of them was started";
+  EXPECT_EQ(start({{0, uint64_t{1} << 52}}), 0) << "huge";
+  EXPECT_EQ(start({{0, 4096}}), EINVAL) << "twice";
+  EXPECT_EQ(report(0, kGiB), 0);
+  EXPECT_NE(std::ranges::count(bitmap, 0u), static_cast<ptrdiff_t>(bitmap.size()));
+  EXPECT_EQ(report(kGiB, 0), EINVAL);
+  EXPECT_EQ(report(kEnd, 8192), EOVERFLOW);
+  EXPECT_EQ(report(kEnd - kGiB, kGiB), 0) << "outside of what was started";
+  EXPECT_EQ(stop(), 0);
+  EXPECT_EQ(report(0, kGiB), EINVAL) << "after STOP";
+  EXPECT_EQ(start({{0, kGiB}}), 0);
+  EXPECT_EQ(report(0, kGiB), 0);
+  EXPECT_EQ(stop(), 0);
+}
+
 // ------------------------------------------------------------------------------------------------ cells
 
 struct Case {
@@ -530,6 +589,7 @@ void FaultMatrix::inject(const Case& c) {
     }
     case Event::module_unload: EXPECT_EQ(unload_module(), EWOULDBLOCK); return;
     case Event::no_memory: return run_out_of_memory(c);
+    case Event::dma_logging: return log_dma(bench().device());
     case Event::file_closed: bench().stream().reset(); return;
     case Event::file_kept: bench().close(); return;
     case Event::stream_oversized:

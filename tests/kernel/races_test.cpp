@@ -24,6 +24,7 @@
 #include <fmt/format.h>
 
 #include "tests/kernel/fixture.hpp"
+#include "tests/kernel/kernel_module.hpp"
 
 namespace hookline::kernel_test {
 namespace {
@@ -522,31 +523,10 @@ TEST_F(RaceTest, RL1_ResetsFromElsewhereMeetOpenAndClose) {
 
 // --------------------------------------------------------------------------------------------- with modules for tests
 
-// Built with the module, for the kernel that runs.
-std::string built(const std::string& module) {
-  const char* folder = std::getenv("HOOKLINE_MODULES");
-  return (folder ? folder : ".") + ("/" + module);
-}
-
-// Loaded as long as the object lives.
-class Module {
- public:
-  Module(const std::string& path, std::string name, const std::string& parameters = "") : name_(std::move(name)) {
-    const vfio::Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-    if (!file || ::syscall(SYS_finit_module, file.get(), parameters.c_str(), 0) != 0) raise(path.c_str());
-  }
-  ~Module() { EXPECT_EQ(::syscall(SYS_delete_module, name_.c_str(), O_NONBLOCK), 0) << name_; }
-  Module(const Module&) = delete;
-  Module& operator=(const Module&) = delete;
-
- private:
-  std::string name_;
-};
-
 // The sample handlers want 8 bytes of page 0; behind the channel they guard them from the worker.
 TEST_F(RaceTest, RL3_NoWayLeadsAroundAHandlerBehindTheChannel) {
   constexpr uint32_t kGuarded = 0x40;
-  const Module sample(built("samples/vfio_pci_hooks_sample.ko"), "vfio_pci_hooks_sample");
+  const KernelModule sample("samples/vfio_pci_hooks_sample.ko", "vfio_pci_hooks_sample");
   Definition definition = with_heart();
   definition.handlers = {VFIO_PCI_HOOKS_CHANNEL_NAME, "sample-a"};
   start(definition);
@@ -567,7 +547,7 @@ TEST_F(RaceTest, RL3_NoWayLeadsAroundAHandlerBehindTheChannel) {
 TEST_F(RaceTest, RL1_ADefinitionThatNoLongerFitsIsNotBound) {
   ASSERT_EQ(control_.define(with_heart()), 0);
   {
-    const Module shrunk(built("testing/shrink_bar.ko"), "shrink_bar", "function=" + vf_ + " bar=0 size=2048");
+    const KernelModule shrunk("testing/shrink_bar.ko", "shrink_bar", "function=" + vf_ + " bar=0 size=2048");
     EXPECT_FALSE(sysfs::bind(vf_, "vfio-pci-hooks"));
     EXPECT_EQ(sysfs::driver_of(vf_), "");
   }

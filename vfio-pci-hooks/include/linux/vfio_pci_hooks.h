@@ -62,7 +62,14 @@ struct vfio_pci_hooks_call {
 	u8 *data;
 };
 
-/* Number of operations in struct vfio_pci_hooks_ops that a handler was built with. */
+/**
+ * struct vfio_pci_hooks_log - One REPORT of DMA logging
+ *
+ * Opaque. Lives as long as the call of log_report that has it.
+ */
+struct vfio_pci_hooks_log;
+
+/* Number of operations, up to device_feature, in the struct below that a handler was built with. */
 #define VFIO_PCI_HOOKS_OPS_KNOWN	8
 
 /* A guard, not an observer: operations unknown to it must not go around it. */
@@ -93,6 +100,19 @@ struct vfio_pci_hooks_call {
  * @ioctl: one of its ioctls
  * @device_feature: one of its device features
  *
+ * @log_start: what the device writes into guest memory is to be logged from now on; a
+ *	       negative errno fails the VMM's START
+ * @log_stop: no longer
+ * @log_report: passes each page of [iova, iova + length) that the device has written
+ *		since the last call that had it (or since @log_start) to
+ *		vfio_pci_hooks_log_dirty(), and perhaps others. What it has passed
+ *		counts as told, also if it fails; then every page is reported.
+ *
+ * A logger has all of the last three. They are no operations that others let pass: a
+ * chain has at most one logger, before the channel, needs an owner of its migration, and
+ * is refused where the kernel cannot REPORT. @log_start and @log_stop come one at a time,
+ * @log_report at any time; without a @log_stop, @close ends the logging.
+ *
  * All run in process context. @open and @close hold the device set's lock. read,
  * write, ioctl and device_feature hold no lock, run concurrently, and may sleep. In
  * an access to config space that the worker asks for, page faults are off.
@@ -117,6 +137,11 @@ struct vfio_pci_hooks_ops {
 	int (*write)(struct vfio_pci_hooks_link *link, struct vfio_pci_hooks_access *access);
 	int (*ioctl)(struct vfio_pci_hooks_link *link, struct vfio_pci_hooks_call *call);
 	int (*device_feature)(struct vfio_pci_hooks_link *link, struct vfio_pci_hooks_call *call);
+
+	int (*log_start)(struct vfio_pci_hooks_link *link);
+	void (*log_stop)(struct vfio_pci_hooks_link *link);
+	int (*log_report)(struct vfio_pci_hooks_link *link, u64 iova, u64 length,
+			  struct vfio_pci_hooks_log *log);
 };
 
 #define VFIO_PCI_HOOKS_OPS_INIT						\
@@ -135,5 +160,12 @@ void vfio_pci_hooks_set_data(struct vfio_pci_hooks_link *link, void *data);
 void *vfio_pci_hooks_data(struct vfio_pci_hooks_link *link);
 int vfio_pci_hooks_run_rest(struct vfio_pci_hooks_link *link,
 			    struct vfio_pci_hooks_access *access);
+
+/* For loggers, in read, write and log_*: threads of the VMM, with no lock of the module held. */
+int vfio_pci_hooks_read_register(struct vfio_pci_hooks_link *link, unsigned int bar, u64 offset,
+				 u32 *value);
+int vfio_pci_hooks_read_guest(struct vfio_pci_hooks_link *link, u64 iova, void *data,
+			      size_t length);
+void vfio_pci_hooks_log_dirty(struct vfio_pci_hooks_log *log, u64 iova, u64 length);
 
 #endif /* _LINUX_VFIO_PCI_HOOKS_H */
