@@ -382,6 +382,8 @@ class Checker {
     for (const YamlPtr& item : list.items)
       if (auto link = chain_link(*item, device)) device.chain.push_back(std::move(*link));
 
+    handlers_of_plugins(device);
+
     std::optional<size_t> last_plugin;
     for (size_t i = 0; i < device.chain.size(); ++i) {
       const ChainLink& link = device.chain[i];
@@ -400,6 +402,22 @@ class Checker {
       error(list.where, fmt::format("{} positions in the chain, all plugins together being one", device.handlers.size()),
             fmt::format("at most {}", VFIO_PCI_HOOKS_MAX_HANDLERS));
     plugins_together(device);
+  }
+
+  // What options of plugins ask for stands before the plugins: a worker's own accesses do not pass it.
+  void handlers_of_plugins(DeviceConfig& device) {
+    const auto is_plugin = [](const ChainLink& link) { return link.plugin != nullptr; };
+    std::vector<ChainLink> wanted;
+    for (const ChainLink& link : device.chain) {
+      for (size_t i = 0; i < link.options.size(); ++i) {
+        const hookline_key& key = link.plugin->abi().keys[i];
+        if (!(key.flags & HOOKLINE_KEY_HANDLER) || !link.options[i].number) continue;
+        const auto is_it = [&](const ChainLink& other) { return !other.plugin && other.name == key.choices; };
+        if (std::ranges::none_of(device.chain, is_it) && std::ranges::none_of(wanted, is_it))
+          wanted.push_back({key.choices, nullptr, {}, link.where});
+      }
+    }
+    device.chain.insert(std::ranges::find_if(device.chain, is_plugin), wanted.begin(), wanted.end());
   }
 
   // ---- migration parameters: the owner declares them
@@ -493,8 +511,7 @@ class Checker {
       error(place(handler), fmt::format("handler: \"{}\" stands for the plugins", *name), "name the plugins instead");
       return std::nullopt;
     }
-    if (name->empty() || name->size() >= VFIO_PCI_HOOKS_NAME_LEN ||
-        name->find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789-_") != std::string::npos) {
+    if (!is_handler_name(*name)) {
       error(place(handler), fmt::format("handler: \"{}\" cannot be the name of an in-kernel handler", printable(*name)),
             fmt::format("a-z, 0-9, - and _, at most {}", VFIO_PCI_HOOKS_NAME_LEN - 1));
       return std::nullopt;

@@ -184,6 +184,21 @@ TEST(Page, DescribesExactlyTheKeysOfTheChecker) {
   EXPECT_EQ(described, known);
 }
 
+// What a user writes for precise dirty tracking, and what the kernel is told.
+TEST(ConfigCheck, MP5_AnOptionPutsItsInKernelHandlerBeforeThePlugins) {
+  const auto handlers = [](const std::string& chain) {
+    const auto config = load("devices: [ { match: { address: 01:10.0 }, chain: [ " + chain + " ] } ]", HOOKLINE_PLUGINS);
+    return config ? config->devices[0].handlers : std::vector<std::string>{};
+  };
+  EXPECT_THAT(handlers("{ plugin: nic-82576 }"), ElementsAre("channel"));
+  EXPECT_THAT(handlers("{ plugin: nic-82576, dirty_tracking: false }"), ElementsAre("channel"));
+  EXPECT_THAT(handlers("{ plugin: nic-82576, dirty_tracking: true }"), ElementsAre("82576-dirty-log", "channel"));
+  EXPECT_THAT(handlers("{ handler: first }, { plugin: trace }, { plugin: nic-82576, dirty_tracking: true }, { handler: last }"),
+              ElementsAre("first", "82576-dirty-log", "channel", "last"));
+  EXPECT_THAT(handlers("{ handler: 82576-dirty-log }, { plugin: nic-82576, dirty_tracking: true }"),
+              ElementsAre("82576-dirty-log", "channel"));
+}
+
 TEST(Examples, PassTheCheck) {
   size_t seen = 0;
   for (const auto& entry : std::filesystem::directory_iterator(kConfigs)) {

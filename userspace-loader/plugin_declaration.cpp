@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "plugin_declaration.hpp"
 
+#include <linux/vfio_pci_hooks.h>
+
 #include <algorithm>
 #include <array>
 #include <cerrno>
@@ -101,9 +103,11 @@ Result<void> check_keys(const hookline_plugin& p) {
     if (!names.insert(key.name).second) return refuse(p, "option \"{}\" is declared twice", key.name);
     if (key.type < HOOKLINE_KEY_BOOL || key.type > HOOKLINE_KEY_CHOICE)
       return refuse(p, "option \"{}\" is of type {}, which this hookline does not know; install a newer hookline", key.name, key.type);
-    if (key.flags & ~HOOKLINE_KEY_REQUIRED)
-      return refuse(p, "option \"{}\" has flags 0x{:x}, which this hookline does not know; install a newer hookline", key.name,
-                    key.flags & ~HOOKLINE_KEY_REQUIRED);
+    if (const uint32_t unknown = key.flags & ~(HOOKLINE_KEY_REQUIRED | HOOKLINE_KEY_HANDLER))
+      return refuse(p, "option \"{}\" has flags 0x{:x}, which this hookline does not know; install a newer hookline", key.name, unknown);
+    if ((key.flags & HOOKLINE_KEY_HANDLER) &&
+        (key.type != HOOKLINE_KEY_BOOL || !key.choices || !is_handler_name(key.choices)))
+      return refuse(p, "option \"{}\" puts an in-kernel handler into the chain, but is no bool or names none", key.name);
     if (key.help && !is_plain(key.help, 200))
       return refuse(p, "the help of option \"{}\" is not one line of at most 200 printable ASCII characters", key.name);
     if (key.type == HOOKLINE_KEY_UINT && key.max != 0 && key.min > key.max)
@@ -137,6 +141,11 @@ Result<void> check_declaration(const hookline_plugin& p) {
 bool is_plugin_name(std::string_view name) {
   if (name.empty() || name.size() > 31 || name.front() == '-') return false;
   return name.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789-") == std::string_view::npos;
+}
+
+bool is_handler_name(std::string_view name) {
+  return !name.empty() && name.size() < VFIO_PCI_HOOKS_NAME_LEN &&
+         name.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789-_") == std::string_view::npos;
 }
 
 std::vector<std::string> split_choices(const char* choices) {

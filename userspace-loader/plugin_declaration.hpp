@@ -20,6 +20,8 @@ Result<void> check_declaration(const hookline_plugin& plugin);
 
 /// [a-z0-9][a-z0-9-]*, at most 31 bytes: no name leads out of a folder.
 bool is_plugin_name(std::string_view name);
+/// a-z, 0-9, - and _, as long as the kernel has room for.
+bool is_handler_name(std::string_view name);
 
 /// "a|b|c" as a list.
 std::vector<std::string> split_choices(const char* choices);

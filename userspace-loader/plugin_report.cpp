@@ -162,6 +162,7 @@ std::string describe_text(const LoadedPlugin& plugin) {
     if (key.flags & HOOKLINE_KEY_REQUIRED) value += " (required)";
     out += fmt::format("  {}: {}\n", key.name, value);
     if (key.help && *key.help) out += fmt::format("      {}\n", key.help);
+    if (key.flags & HOOKLINE_KEY_HANDLER) out += fmt::format("      true: the in-kernel handler {} stands before the plugins\n", key.choices);
   }
 
   if (p.nr_parameters) out += "\nmigration parameters\n";
@@ -242,6 +243,7 @@ json describe_json(const LoadedPlugin& plugin) {
       option["max"] = key.max ? json(key.max) : json(nullptr);
     }
     if (key.type == HOOKLINE_KEY_CHOICE) option["choices"] = split_choices(key.choices);
+    if (key.flags & HOOKLINE_KEY_HANDLER) option["handler"] = key.choices;
     out["options"].push_back(option);
   }
   out["traps"] = json::array();

@@ -210,7 +210,9 @@ Result<void> ControlDevice::define(const Definition& definition, const Chain& ch
       {EINVAL,
        "the kernel refuses the definition: a range or register step may be outside the function's BARs; the "
        "kernel log may say which"},
-      {EOPNOTSUPP, "the loaded module or the running kernel lacks something the definition needs"},
+      {EOPNOTSUPP,
+       "the loaded module or the running kernel lacks something the definition needs (dirty tracking: CONFIG_IOMMUFD_DRIVER); "
+       "the kernel log says what"},
   };
   if (::ioctl(fd_.get(), VFIO_PCI_HOOKS_DEFINE, &define) < 0)
     return failed(errno, fmt::format("defining {}", to_string(definition.address)), hints);

@@ -339,6 +339,8 @@ HOOKLINE_PLUGIN(Nic82576, {
     .registers = {{"CTRL", 0, kCtrl, 4}, {"STATUS", 0, kStatus, 4}, {"VMBMEM", 0, kMemory, 4}, {"V2PMAILBOX", 0, kMailbox, 4},
                   {"VFGPRC", 0, 0xf10, 4}, {"VFGPTC", 0, 0xf14, 4}, {"VFGORC", 0, 0xf18, 4}, {"VFGOTC", 0, 0xf34, 4},
                   {"VFMPRC", 0, 0xf3c, 4}},
+    .keys = {{"dirty_tracking", "Which pages the VF wrote is followed exactly: page 2 and 3 of its registers are trapped", "false",
+              "82576-dirty-log", HOOKLINE_KEY_BOOL, HOOKLINE_KEY_HANDLER, 0, 0}},
     .parameters = {{"state_version", "Format of the state: 2 carries the RX queues' RXCTL, 1 is what nic-82576 1.0 reads", "2", "1",
                     "1|2", HOOKLINE_PARAMETER_RUNTIME | HOOKLINE_PARAMETER_VERSION, 0}},
     .stop = {save(0, kRx0, 0), save(0, kRx1, 1), save(0, kTx0, 2), save(0, kTx1, 3),

@@ -140,13 +140,15 @@ struct hookline_program {
 /* A typed option. The host checks the YAML value, names line and column of what is wrong, and passes only typed values. */
 enum { HOOKLINE_KEY_BOOL = 1, HOOKLINE_KEY_UINT = 2, HOOKLINE_KEY_STRING = 3, HOOKLINE_KEY_CHOICE = 4 };
 #define HOOKLINE_KEY_REQUIRED (UINT32_C(1) << 0)
+/* BOOL: true puts an in-kernel handler, which `choices` names, before the plugins of the chain. Since ABI 1.2. */
+#define HOOKLINE_KEY_HANDLER (UINT32_C(1) << 1)
 struct hookline_key {
   const char* name;          /* static; [a-z][a-z0-9_]* */
   const char* help;          /* static; one line */
   const char* default_value; /* static; as it would be written in YAML; NULL: none */
-  const char* choices;       /* static; CHOICE: separated by '|' */
+  const char* choices;       /* static; CHOICE: separated by '|'; with KEY_HANDLER the handler's name */
   uint32_t type;             /* HOOKLINE_KEY_* */
-  uint32_t flags;            /* HOOKLINE_KEY_REQUIRED */
+  uint32_t flags;            /* HOOKLINE_KEY_REQUIRED, HOOKLINE_KEY_HANDLER */
   uint64_t min, max;         /* UINT */
 };
 
