@@ -478,7 +478,7 @@ struct vph_session {
 	struct vfio_pci_hooks_slot *slots;
 	void *shadow;
 	void *stream;
-	u32 stream_mapped;		/* bytes of stream that the worker has mapped, at least once */
+	u32 stream_mapped;		/* bytes of stream that the worker mapped, once at least */
 
 	/* vph_channel.lock */
 	int over;			/* errno once the channel has left it */
