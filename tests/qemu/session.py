@@ -19,7 +19,7 @@ from migration import Migration
 from qmp import wait_until
 from traffic import Echo, Inbound, Multicast, Probe
 
-BOOT = 240     # seconds until the inner guest has traffic
+BOOT = 600     # seconds until the inner guest has traffic, on a busy host
 SETTLE = 120   # until traffic goes on behind a stop: everything is translated anew
 NICS = [Nic("10.0.2.20", "52:54:00:aa:00:01", "10.0.2.100"), Nic("10.0.4.20", "52:54:00:aa:00:02", "10.0.4.15")]
 OWN = "10.0.4.15"     # the PF's address in the second interface's network
