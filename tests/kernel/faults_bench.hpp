@@ -27,7 +27,7 @@ inline constexpr uint16_t kVfId = 0x10ca, kPfId = 0x10c9;
 inline constexpr uint64_t kHeart = kMailboxMemory + 0x30;
 inline constexpr uint32_t kBeating = 0x11223344, kStanding = 0x11223300, kFresh = 0x5c5c5c5c;
 
-inline constexpr uint32_t kPiece = 64, kPreCopyState = 256, kWholeState = 1024, kMaxState = 8192;
+inline constexpr uint32_t kPiece = 64, kPreCopyState = 1024, kWholeState = 2048, kMaxState = 8192;
 
 /// What a cell must give back.
 struct Held {
