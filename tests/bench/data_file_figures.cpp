@@ -27,7 +27,8 @@ struct Piece {
 constexpr Piece kPieces[] = {{"4 KiB", 4 << 10}, {"64 KiB", 64 << 10}, {"1 MiB", 1 << 20}};
 
 void in_pieces(std::span<std::byte> bytes, size_t piece, auto move) {
-  for (size_t at = 0; at < bytes.size(); at += piece) move(bytes.subspan(at, std::min(piece, bytes.size() - at)));
+  for (size_t at = 0; at < bytes.size(); at += piece)
+    move(bytes.subspan(at, std::min(piece, bytes.size() - at)));
 }
 
 // The stream's length.
@@ -74,11 +75,12 @@ class Stream {
 
 }  // namespace
 
-// Each turn moves a whole stream, and as many bytes through the pipe and memcpy. The state goes back to the device it
-// came from.
+// Each turn moves a whole stream, and as many bytes through the pipe and memcpy. The state goes back to the
+// device it came from.
 Figures data_file(const std::string& vf, const std::string& other_vf, const Plan& plan) {
   const uint64_t state = std::min(kMost, plan.most_state);
-  const ServedDevice library(vf, state_chain(state)), transport(other_vf, state_chain(state), Worker::transport);
+  const ServedDevice library(vf, state_chain(state)),
+      transport(other_vf, state_chain(state), Worker::transport);
   PipePeer gives(PipePeer::gives), takes(PipePeer::takes);
   auto container = must(vfio::Container::create());
   // More than any stream of this state has.
@@ -117,8 +119,8 @@ Figures data_file(const std::string& vf, const std::string& other_vf, const Plan
                               });
       const auto add = [&](const char* what, const char* anchor, const auto& ns, const auto& anchor_ns) {
         figures.ratios.push_back({fmt::format("{}, {} a call", what, piece.name),
-                                  fmt::format("{}, {} a call", anchor, piece.name), placement.name, ns, anchor_ns,
-                                  static_cast<double>(whole.length)});
+                                  fmt::format("{}, {} a call", anchor, piece.name), placement.name, ns,
+                                  anchor_ns, static_cast<double>(whole.length)});
       };
       add("save", "read of a 1 MiB pipe", whole.saved, from_pipe);
       add("save, bytes lie ready", "read of a 1 MiB pipe", bare.saved, from_pipe);

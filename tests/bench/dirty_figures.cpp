@@ -26,7 +26,8 @@ Figures dirty_pages(const std::string& vf, const Plan& plan) {
   const ServedDevice served(vf, state_chain(0));
   auto container = must(vfio::Container::create());
   auto device = must(vfio::Device::open(container, vf));
-  if (!device.feature(VFIO_DEVICE_FEATURE_PROBE | VFIO_DEVICE_FEATURE_SET | VFIO_DEVICE_FEATURE_DMA_LOGGING_START, {})) {
+  if (!device.feature(
+          VFIO_DEVICE_FEATURE_PROBE | VFIO_DEVICE_FEATURE_SET | VFIO_DEVICE_FEATURE_DMA_LOGGING_START, {})) {
     fmt::print(stderr, "bench: the vfio of this kernel has no DMA logging: not measured\n");
     return {};
   }

@@ -26,10 +26,11 @@ struct Size {
   const char* name;
   uint64_t bytes;
 };
-constexpr Size kSizes[] = {{"4 KiB", 4 * kKiB},  {"64 KiB", 64 * kKiB},   {"1 MiB", kMiB},
+constexpr Size kSizes[] = {{"4 KiB", 4 * kKiB},   {"64 KiB", 64 * kKiB},   {"1 MiB", kMiB},
                            {"16 MiB", 16 * kMiB}, {"256 MiB", 256 * kMiB}, {"1 GiB", kGiB}};
 
-// From one data file to the other, as a VMM on each host does with a network between; `end`: the errno that ends it.
+// From one data file to the other, as a VMM on each host does with a network between; `end`: the errno that
+// ends it.
 void carry(const vfio::Descriptor& out, const vfio::Descriptor& in, std::span<std::byte> buffer, int end) {
   for (;;) {
     const ssize_t got = ::read(out.get(), buffer.data(), buffer.size());
@@ -48,7 +49,8 @@ Figures downtime(const std::string& vf, const std::string& other_vf, const Plan&
   pin(0, kFirstCpu);
   for (const Size& size : kSizes) {
     if (size.bytes > plan.most_state) continue;
-    const ServedDevice source_worker(vf, state_chain(size.bytes)), dest_worker(other_vf, state_chain(size.bytes));
+    const ServedDevice source_worker(vf, state_chain(size.bytes)),
+        dest_worker(other_vf, state_chain(size.bytes));
     PipePeer pipe(PipePeer::gives);
     auto container = must(vfio::Container::create());
     auto source = must(vfio::Device::open(container, vf));
@@ -83,7 +85,8 @@ Figures downtime(const std::string& vf, const std::string& other_vf, const Plan&
                    },
                });
     figures.ratios.push_back({fmt::format("device stopped, state of {}", size.name),
-                              fmt::format("{} from a 1 MiB pipe", size.name), kCrossCpu.name, stopped, piped});
+                              fmt::format("{} from a 1 MiB pipe", size.name), kCrossCpu.name, stopped,
+                              piped});
   }
   return figures;
 }

@@ -81,8 +81,9 @@ Figures many_devices(const std::vector<std::string>& vfs, const Plan& plan) {
       t.reads.push_back(
           at_once(count, operations, [&](size_t i) { must(opened[i].read<uint32_t>(0, kPassedRegister)); }));
     });
-    turns.push_back(
-        [&, count] { t.pairs.push_back(at_once(count, operations, [&](size_t i) { peers[i].round_trip(); })); });
+    turns.push_back([&, count] {
+      t.pairs.push_back(at_once(count, operations, [&](size_t i) { peers[i].round_trip(); }));
+    });
     turns.push_back([&, count] {
       t.arcs.push_back(at_once(count, operations, [&](size_t i) {
         must(opened[i].set_state(VFIO_DEVICE_STATE_STOP));
@@ -95,14 +96,15 @@ Figures many_devices(const std::vector<std::string>& vfs, const Plan& plan) {
   Figures figures;
   for (size_t n = 0; n < counts.size(); ++n)
     figures.ratios.push_back({fmt::format("trapped read, {}", devices(counts[n])),
-                              fmt::format("eventfd round trip, {} at once", counts[n]), kPlacement, times[n].reads,
-                              times[n].pairs});
+                              fmt::format("eventfd round trip, {} at once", counts[n]), kPlacement,
+                              times[n].reads, times[n].pairs});
   for (size_t n = 1; n < counts.size(); ++n)
-    figures.ratios.push_back({fmt::format("trapped read, {}", devices(counts[n])), "trapped read, 1 device at once",
-                              kPlacement, times[n].reads, times[0].reads});
+    figures.ratios.push_back({fmt::format("trapped read, {}", devices(counts[n])),
+                              "trapped read, 1 device at once", kPlacement, times[n].reads, times[0].reads});
   for (size_t n = 1; n < counts.size(); ++n)
     figures.ratios.push_back({fmt::format("RUNNING, STOP, RUNNING, {}", devices(counts[n])),
-                              "RUNNING, STOP, RUNNING, 1 device at once", kPlacement, times[n].arcs, times[0].arcs});
+                              "RUNNING, STOP, RUNNING, 1 device at once", kPlacement, times[n].arcs,
+                              times[0].arcs});
   return figures;
 }
 

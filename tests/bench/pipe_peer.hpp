@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The anchor of figures that move bytes: a process at the other end of a pipe with a buffer of 1 MiB, which gives or
-// takes 1 MiB at a time.
+// The anchor of figures that move bytes: a process at the other end of a pipe with a buffer of 1 MiB, which
+// gives or takes 1 MiB at a time.
 //
 // One thread. Errors: std::system_error.
 //

@@ -20,8 +20,8 @@ Figures polled_reads(const std::string& vf, const Plan& plan) {
   const std::string knobs = "/sys/kernel/debug/vfio_pci_hooks_sample/sample-a/";
   const char* place = kCrossCpu.name;
   std::vector<double> spin, eventfd, polled, floor;
-  // Who spins answers at once while both processes run, and after a time slice while the host lets one of them wait. So
-  // many samples that most of them are of the former kind.
+  // Who spins answers at once while both processes run, and after a time slice while the host lets one of
+  // them wait. So many samples that most of them are of the former kind.
   Effort effort = plan.effort;
   effort.samples *= 100;
   effort.limit *= 3;

@@ -58,7 +58,8 @@ class DefinedDevice {
 enum class Worker {
   waits,      ///< the library's loop, asleep until a request comes
   polls,      ///< the same, calling NEXT again and again with no time to wait
-  transport,  ///< gives and takes a state of the chain's size without looking at a byte: what is left is its way
+  transport,  ///< gives and takes a state of the chain's size without looking at a byte: what is left is its
+              ///< way
 };
 
 class ServedDevice {

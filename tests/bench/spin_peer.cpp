@@ -14,8 +14,7 @@
 namespace hookline::bench {
 
 SpinPeer::SpinPeer() {
-  void* page =
-      ::mmap(nullptr, sizeof(Words), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  void* page = ::mmap(nullptr, sizeof(Words), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   if (page == MAP_FAILED) throw std::system_error(errno, std::generic_category(), "shared memory");
   words_ = new (page) Words;
   pid_ = ::fork();

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The anchor of figures with a polling worker: a process that spins on a word of shared memory and answers it in
-// another. Nothing two processes can do is faster. Only across CPUs: on one, each would wait for the other's time
-// slice to end.
+// The anchor of figures with a polling worker: a process that spins on a word of shared memory and answers it
+// in another. Nothing two processes can do is faster. Only across CPUs: on one, each would wait for the
+// other's time slice to end.
 //
 // One thread. Errors: std::system_error.
 //

@@ -58,11 +58,12 @@ Figures state_changes(const std::string& vf, const std::string& other_vf, const 
   for (const Placement& placement : kPlacements) {
     pin(served.worker(), placement.peer_cpu);
     std::vector<double> with_worker, without;
-    interleave(plan.rounds,
-               {
-                   [&] { with_worker.push_back(ns_per_operation(plan.effort, [&] { stop_and_go(plugin); })); },
-                   [&] { without.push_back(ns_per_operation(plan.effort, [&] { stop_and_go(handler); })); },
-               });
+    interleave(
+        plan.rounds,
+        {
+            [&] { with_worker.push_back(ns_per_operation(plan.effort, [&] { stop_and_go(plugin); })); },
+            [&] { without.push_back(ns_per_operation(plan.effort, [&] { stop_and_go(handler); })); },
+        });
     figures.ratios.push_back(
         {"RUNNING, STOP, RUNNING, empty plugin", anchor, placement.name, with_worker, without});
   }
@@ -75,8 +76,9 @@ Figures state_changes(const std::string& vf, const std::string& other_vf, const 
   move(plugin);
   const uint64_t by_migration = upcalls.count() - by_handler - by_plugin;
   if (by_migration == 0) throw std::runtime_error("a migration without a request to the worker was counted");
-  figures.counts = {{"requests to the worker, RUNNING, STOP, RUNNING, empty plugin", anchor, by_plugin, by_handler},
-                    {"requests to the worker, whole migration, empty plugin", anchor, by_migration, by_handler}};
+  figures.counts = {
+      {"requests to the worker, RUNNING, STOP, RUNNING, empty plugin", anchor, by_plugin, by_handler},
+      {"requests to the worker, whole migration, empty plugin", anchor, by_migration, by_handler}};
   return figures;
 }
 
@@ -105,13 +107,12 @@ Figures size_questions(const std::string& vf, const Plan& plan) {
   const auto times = [&](std::vector<double>& into, auto operation) {
     return [&plan, &into, operation] { into.push_back(ns_per_operation(plan.effort, operation)); };
   };
-  interleave(plan.rounds,
-             {
-                 times(bare_data, [&] { ask(data.get(), FIOCLEX, nullptr, "FIOCLEX"); }),
-                 times(bare_device, [&] { ask(device.fd(), FIOCLEX, nullptr, "FIOCLEX"); }),
-                 times(info, precopy),
-                 times(size, data_size),
-             });
+  interleave(plan.rounds, {
+                              times(bare_data, [&] { ask(data.get(), FIOCLEX, nullptr, "FIOCLEX"); }),
+                              times(bare_device, [&] { ask(device.fd(), FIOCLEX, nullptr, "FIOCLEX"); }),
+                              times(info, precopy),
+                              times(size, data_size),
+                          });
   return {{{"GET_PRECOPY_INFO", "FIOCLEX of the data file", "one CPU", info, bare_data},
            {"MIG_DATA_SIZE", "FIOCLEX of the device", "one CPU", size, bare_device}},
           {}};

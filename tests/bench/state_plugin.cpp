@@ -71,9 +71,8 @@ int load_bulk(void* self, hookline_reader* in, uint32_t) {
 }  // namespace
 
 Chain state_chain(uint64_t bytes, std::span<const hookline_range> ranges) {
-  hookline_plugin plugin = small_plugin("bench-state", ranges, [](void*, hookline_access*) {
-    return int{HOOKLINE_PASS};
-  });
+  hookline_plugin plugin =
+      small_plugin("bench-state", ranges, [](void*, hookline_access*) { return int{HOOKLINE_PASS}; });
   plugin.model = "com.example/bench-state";
   plugin.migration_version = "1";
   plugin.claims = HOOKLINE_CLAIM_MIGRATION;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A plugin that owns a device's migration and has a state of a given size: memory, and no work to get at it. With
-// no byte it is the empty plugin.
+// A plugin that owns a device's migration and has a state of a given size: memory, and no work to get at it.
+// With no byte it is the empty plugin.
 //
 // Errors: std::runtime_error. The chain may be used by any process forked later.
 //

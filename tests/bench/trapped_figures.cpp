@@ -59,14 +59,14 @@ Figures trapped_reads(const std::string& vf, const Plan& plan) {
                    },
                });
     figures.ratios.push_back({"trapped read, worker answers", kEventfd, placement.name, answered, eventfd});
-    figures.ratios.push_back({"trapped read, worker passes it on", kEventfd, placement.name, passed, eventfd});
+    figures.ratios.push_back(
+        {"trapped read, worker passes it on", kEventfd, placement.name, passed, eventfd});
   }
   served.expect_accesses(trapped);
   return figures;
 }
 
-Figures interrupt_mask_writes(const std::string& vf, const std::string& other_vf,
-                                              const Plan& plan) {
+Figures interrupt_mask_writes(const std::string& vf, const std::string& other_vf, const Plan& plan) {
   const ServedDevice mapped_page(vf, chain_for(TrappedPages::first)),
       trapped_page(other_vf, chain_for(TrappedPages::first_two));
   EventfdPeer peer;
@@ -135,8 +135,8 @@ Figures in_kernel_reads(const std::string& vf, const Plan& plan) {
           [&] { untrapped.push_back(ns_per_operation(plan.effort, [&] { read32(device, kNeighbour); })); },
       });
   return {{{"read, in-kernel handler answers", kEventfd, "same CPU", answered, eventfd},
-          {"read, in-kernel handler answers", "read beside its range", "one CPU", answered, untrapped},
-          {"read, in-kernel handler passes it on", "read beside its range", "one CPU", passed, untrapped}},
+           {"read, in-kernel handler answers", "read beside its range", "one CPU", answered, untrapped},
+           {"read, in-kernel handler passes it on", "read beside its range", "one CPU", passed, untrapped}},
           {}};
 }
 

@@ -12,7 +12,8 @@ namespace {
 
 constexpr uint32_t kBar = 0;
 // Never one of the trapped page 0. Writing no bit to EIMS changes no vector.
-constexpr uint32_t kRxHead = 0x2810, kRingPage = 0x2000, kEims = 0x1524, kInterruptPage = 0x1000, kPage = 0x1000;
+constexpr uint32_t kRxHead = 0x2810, kRingPage = 0x2000, kEims = 0x1524, kInterruptPage = 0x1000,
+                   kPage = 0x1000;
 
 enum Way { read_call, write_call, load, store, kWays };
 constexpr std::array<const char*, kWays> kNames = {"read", "write", "load", "store"};
@@ -27,7 +28,9 @@ void measure(const std::string& vf, const Effort& effort, Times& times) {
   const auto interrupts = must(device.map(kBar, kInterruptPage, kPage));
   volatile uint32_t& head = rings.word(kRxHead - kRingPage);
   volatile uint32_t& eims = interrupts.word(kEims - kInterruptPage);
-  const auto take = [&](Way way, auto operation) { times[way].push_back(ns_per_operation(effort, operation)); };
+  const auto take = [&](Way way, auto operation) {
+    times[way].push_back(ns_per_operation(effort, operation));
+  };
   take(read_call, [&] { must(device.read<uint32_t>(kBar, kRxHead)); });
   take(write_call, [&] { must(device.write<uint32_t>(kBar, kEims, 0)); });
   take(load, [&] { [[maybe_unused]] const uint32_t value = head; });

@@ -2,7 +2,8 @@
 //
 // Requests to workers, counted by the module's own tracepoint, in a trace instance of its own.
 //
-// One thread, one object at a time. Errors: std::runtime_error. Needs root and tracefs at /sys/kernel/tracing.
+// One thread, one object at a time. Errors: std::runtime_error. Needs root and tracefs at
+// /sys/kernel/tracing.
 //
 //     const Upcalls upcalls;
 //     const uint64_t before = upcalls.count();
