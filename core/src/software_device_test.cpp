@@ -505,6 +505,15 @@ TEST(Touched, WhereNobodyKeepsTrackAllIsTouched) {
     EXPECT_THAT(Watcher::last->touched(0, 65), ElementsAre(~uint64_t{0}, uint64_t{1}));
 }
 
+TEST(Touched, AHostOfAnEarlierAbiKeepsNoTrack) {
+  hookline_host earlier{};
+  earlier.size = offsetof(hookline_host, touched);
+  const Device device(&earlier, nullptr, nullptr, nullptr);
+  std::vector<uint64_t> pages;
+  device.touched(0, 0, 65, pages);
+  EXPECT_THAT(pages, ElementsAre(~uint64_t{0}, uint64_t{1}));
+}
+
 class ParametersTest : public SoftwareDeviceTest {
  protected:
   using Values = std::vector<std::pair<std::string, std::string>>;
