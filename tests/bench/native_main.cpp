@@ -8,6 +8,7 @@
 #include <exception>
 #include <map>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include <fmt/format.h>
@@ -18,7 +19,9 @@
 
 #include "tests/bench/must.hpp"
 #include "tests/bench/ping_pong.hpp"
+#include "tests/bench/pipe_peer.hpp"
 #include "tests/bench/report.hpp"
+#include "tests/bench/slice_peer.hpp"
 #include "tests/bench/small_plugin.hpp"
 #include "tests/bench/timing.hpp"
 
@@ -184,6 +187,29 @@ void ping_pong(State& state, int peer_cpu) {
   for (auto _ : state) state.SetIterationTime(ns_per_operation({}, [&] { peer.round_trip(); }) * 1e-9);
 }
 
+// ---- a worker's stream and a VMM: one iteration is a state of 16 MiB, by 1 MiB a call
+
+constexpr size_t kPerCall = 1 << 20;
+
+template <typename Role>
+using PeerOf = std::conditional_t<std::is_same_v<Role, SlicePeer::Role>, SlicePeer, PipePeer>;
+
+template <typename Role>
+void move_state(State& state, Role role, int peer_cpu) {
+  PeerOf<Role> peer(role);
+  pin(peer.pid(), peer_cpu);
+  std::vector<std::byte> bytes = SlicePeer::stream();
+  // What a worker loads is a stream, to its end; the others do not look at it.
+  const bool loads = std::is_same_v<Role, SlicePeer::Role> && int{role} == SlicePeer::loads;
+  if (!loads) bytes.resize(kChunks * kChunk);
+  const auto turn = [&] {
+    for (size_t at = 0; at < bytes.size(); at += kPerCall)
+      peer.move(std::span(bytes).subspan(at, std::min(kPerCall, bytes.size() - at)));
+  };
+  turn();  // pages of both sides
+  for (auto _ : state) state.SetIterationTime(ns_once(turn) * 1e-9);
+}
+
 // ---- compatibility: one iteration reads and judges one destination
 
 Descriptor judged_device() {
@@ -244,7 +270,8 @@ struct Row {
   double bytes = 0;
 };
 constexpr const char *kCopy = "memcpy, 1 MiB pieces", *kCall = "plain call of one handler",
-                     *kSame = "eventfd round trip, same CPU", *kRead = "its text read alone";
+                     *kSame = "eventfd round trip, same CPU",
+ *kRead = "its text read alone";
 constexpr Row kRows[] = {
     {"stream writer with checksum, 1 MiB chunks", kCopy, "one CPU", kChunk},
     {"stream reader, bulk chunks of 1 MiB", kCopy, "one CPU", kChunk},
@@ -255,6 +282,18 @@ constexpr Row kRows[] = {
     {"chain of 8", kCall, "one CPU"},
     {"eventfd round trip, cross CPU", kSame, "pinned"},
     {"destination read and judged", kRead, "one CPU"},
+};
+
+// A worker and a VMM, with each placement.
+struct Peers {
+  const char *saved, *from_pipe, *loaded, *into_pipe, *placement;
+  int cpu;
+};
+constexpr Peers kPeers[] = {
+    {"stream saved through slices, same CPU", "read of a 1 MiB pipe, same CPU", "stream loaded through slices, same CPU",
+     "write to a 1 MiB pipe, same CPU", "same CPU", kFirstCpu},
+    {"stream saved through slices, cross CPU", "read of a 1 MiB pipe, cross CPU",
+     "stream loaded through slices, cross CPU", "write to a 1 MiB pipe, cross CPU", "cross CPU", kSecondCpu},
 };
 
 void register_all() {
@@ -271,6 +310,15 @@ void register_all() {
   add(kRows[5].what, [](State& s) { walk_chain(s, 4); });
   add(kRows[6].what, [](State& s) { walk_chain(s, 8); });
   add(kSame, [](State& s) { ping_pong(s, kFirstCpu); })->UseManualTime()->Iterations(1);
+  const auto add_peer = [&](const char* name, auto role, int cpu) {
+    add(name, [=](State& s) { move_state(s, role, cpu); })->UseManualTime()->Iterations(1);
+  };
+  for (const Peers& p : kPeers) {
+    add_peer(p.saved, SlicePeer::saves, p.cpu);
+    add_peer(p.loaded, SlicePeer::loads, p.cpu);
+    add_peer(p.from_pipe, PipePeer::gives, p.cpu);
+    add_peer(p.into_pipe, PipePeer::takes, p.cpu);
+  }
   add(kRead, read_destination);
   add(kRows[8].what, judge_destination);
   add(kRows[7].what, [](State& s) { ping_pong(s, kSecondCpu); })->UseManualTime()->Iterations(1);
@@ -305,6 +353,14 @@ int main(int argc, char** argv) {
     for (const Row& row : kRows)
       figures.ratios.push_back(
           {row.what, row.anchor, row.placement, collector.ns(row.what), collector.ns(row.anchor), row.bytes});
+    for (const Peers& p : kPeers) {
+      const auto add = [&](const char* what, const char* anchor) {
+        figures.ratios.push_back(
+            {what, anchor, p.placement, collector.ns(what), collector.ns(anchor), double{kChunks * kChunk}});
+      };
+      add(p.saved, p.from_pipe);
+      add(p.loaded, p.into_pipe);
+    }
     publish("native", figures, json);
   } catch (const std::exception& error) {
     fmt::print(stderr, "bench: {}\n", error.what());
