@@ -134,13 +134,12 @@ Result<RequestServer::Reply> RequestServer::save(const vfio_pci_hooks_slot& slot
   const SavePhase phase =
       slot.index == VFIO_PCI_HOOKS_PHASE_PRE_COPY ? SavePhase::pre_copy : SavePhase::stop_copy;
   // Without a length from a module that has one slice.
-  const Result<std::span<std::byte>> slice = this->slice(slot.offset, slot.length ? slot.length : stream_.size());
+  const Result<std::span<std::byte>> slice =
+      this->slice(slot.offset, slot.length ? slot.length : stream_.size());
   if (!slice) return fail(slice.error());
   const Result<size_t> filled = saver_->fill(*slice, phase);
   if (!filled) return fail(filled.error());
-  return Reply{.length = *filled,
-               .end = saver_->finished(phase),
-               .sizes = saver_->sizes()};
+  return Reply{.length = *filled, .end = saver_->finished(phase), .sizes = saver_->sizes()};
 }
 
 Result<RequestServer::Reply> RequestServer::load(const vfio_pci_hooks_slot& slot) {

@@ -147,15 +147,22 @@ TEST_F(RequestServerTest, SavesInTwoPhasesAndLoadsWhatItSaved) {
 // As a kernel module asks that has a ring of slices: each answer where, and no longer than, it says.
 TEST_F(RequestServerTest, MP2_AStreamGoesThroughSlices) {
   uint64_t value = 0;
-  plugin_.on_save = [&](hookline_writer* out) { return plugin_.host->put(out, "value", "\1\2\3\4\5\6\7", 8); };
-  plugin_.on_load = [&](hookline_reader* in) { return plugin_.host->get(in, "value", &value, sizeof(value)); };
+  plugin_.on_save = [&](hookline_writer* out) {
+    return plugin_.host->put(out, "value", "\1\2\3\4\5\6\7", 8);
+  };
+  plugin_.on_load = [&](hookline_reader* in) {
+    return plugin_.host->get(in, "value", &value, sizeof(value));
+  };
   open();
   constexpr uint32_t kRoom = 7;
-  const auto at = [](size_t turn) { return turn % VFIO_PCI_HOOKS_STREAM_SLICES * VFIO_PCI_HOOKS_STREAM_SLICE; };
+  const auto at = [](size_t turn) {
+    return turn % VFIO_PCI_HOOKS_STREAM_SLICES * VFIO_PCI_HOOKS_STREAM_SLICE;
+  };
   std::vector<std::byte> saved;
   for (size_t turn = 0; turn == 0 || !(slot_.answer_flags & VFIO_PCI_HOOKS_ANSWER_END); ++turn) {
     std::ranges::fill(stream_, std::byte{0xee});
-    ask(VFIO_PCI_HOOKS_REQ_SAVE, turn ? 0 : VFIO_PCI_HOOKS_REQ_BEGIN, VFIO_PCI_HOOKS_PHASE_STOP_COPY, kRoom, at(turn));
+    ask(VFIO_PCI_HOOKS_REQ_SAVE, turn ? 0 : VFIO_PCI_HOOKS_REQ_BEGIN, VFIO_PCI_HOOKS_PHASE_STOP_COPY, kRoom,
+        at(turn));
     ASSERT_EQ(slot_.answer, 0);
     ASSERT_LE(slot_.answer_length, kRoom);
     const auto slice = stream_.begin() + static_cast<ptrdiff_t>(at(turn));
@@ -165,8 +172,12 @@ TEST_F(RequestServerTest, MP2_AStreamGoesThroughSlices) {
   }
   for (size_t turn = 0; turn * kRoom < saved.size(); ++turn) {
     const size_t length = std::min<size_t>(kRoom, saved.size() - turn * kRoom);
-    std::copy_n(saved.begin() + static_cast<ptrdiff_t>(turn * kRoom), length, stream_.begin() + static_cast<ptrdiff_t>(at(turn)));
-    ASSERT_EQ(ask(VFIO_PCI_HOOKS_REQ_LOAD, turn ? 0 : VFIO_PCI_HOOKS_REQ_BEGIN, 0, static_cast<uint32_t>(length), at(turn)).answer, 0);
+    std::copy_n(saved.begin() + static_cast<ptrdiff_t>(turn * kRoom), length,
+                stream_.begin() + static_cast<ptrdiff_t>(at(turn)));
+    ASSERT_EQ(ask(VFIO_PCI_HOOKS_REQ_LOAD, turn ? 0 : VFIO_PCI_HOOKS_REQ_BEGIN, 0,
+                  static_cast<uint32_t>(length), at(turn))
+                  .answer,
+              0);
   }
   EXPECT_EQ(slot_.answer_flags, VFIO_PCI_HOOKS_ANSWER_END);
   EXPECT_EQ(value, 0x07060504030201U);

@@ -23,12 +23,24 @@ void* counted(size_t size) {
 
 }  // namespace
 
-void* operator new(size_t size) { return counted(size); }
-void* operator new[](size_t size) { return counted(size); }
-void operator delete(void* at) noexcept { std::free(at); }
-void operator delete[](void* at) noexcept { std::free(at); }
-void operator delete(void* at, size_t) noexcept { std::free(at); }
-void operator delete[](void* at, size_t) noexcept { std::free(at); }
+void* operator new(size_t size) {
+  return counted(size);
+}
+void* operator new[](size_t size) {
+  return counted(size);
+}
+void operator delete(void* at) noexcept {
+  std::free(at);
+}
+void operator delete[](void* at) noexcept {
+  std::free(at);
+}
+void operator delete(void* at, size_t) noexcept {
+  std::free(at);
+}
+void operator delete[](void* at, size_t) noexcept {
+  std::free(at);
+}
 
 namespace hookline {
 namespace {

@@ -220,12 +220,13 @@ Descriptor judged_device() {
                .reads = std::vector<std::string>{"1", "2"},
                .capabilities = {"stop_copy", "p2p", "pre_copy"}};
   for (const char* name : {"state_version", "queues", "offload", "filters"})
-    d.parameters.push_back({.name = name,
-                            .value = "2",
-                            .init_value = "2",
-                            .off_value = "1",
-                            .allowed_values = "1|2|4-64",
-                            .description = "As long as such a line usually is, so that the figure means something"});
+    d.parameters.push_back(
+        {.name = name,
+         .value = "2",
+         .init_value = "2",
+         .off_value = "1",
+         .allowed_values = "1|2|4-64",
+         .description = "As long as such a line usually is, so that the figure means something"});
   return d;
 }
 
@@ -270,8 +271,7 @@ struct Row {
   double bytes = 0;
 };
 constexpr const char *kCopy = "memcpy, 1 MiB pieces", *kCall = "plain call of one handler",
-                     *kSame = "eventfd round trip, same CPU",
- *kRead = "its text read alone";
+                     *kSame = "eventfd round trip, same CPU", *kRead = "its text read alone";
 constexpr Row kRows[] = {
     {"stream writer with checksum, 1 MiB chunks", kCopy, "one CPU", kChunk},
     {"stream reader, bulk chunks of 1 MiB", kCopy, "one CPU", kChunk},
@@ -290,8 +290,8 @@ struct Peers {
   int cpu;
 };
 constexpr Peers kPeers[] = {
-    {"stream saved through slices, same CPU", "read of a 1 MiB pipe, same CPU", "stream loaded through slices, same CPU",
-     "write to a 1 MiB pipe, same CPU", "same CPU", kFirstCpu},
+    {"stream saved through slices, same CPU", "read of a 1 MiB pipe, same CPU",
+     "stream loaded through slices, same CPU", "write to a 1 MiB pipe, same CPU", "same CPU", kFirstCpu},
     {"stream saved through slices, cross CPU", "read of a 1 MiB pipe, cross CPU",
      "stream loaded through slices, cross CPU", "write to a 1 MiB pipe, cross CPU", "cross CPU", kSecondCpu},
 };

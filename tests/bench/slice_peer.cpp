@@ -52,7 +52,8 @@ struct SlicePeer::Window {
 };
 
 SlicePeer::SlicePeer(Role role) : role_(role) {
-  void* at = ::mmap(nullptr, sizeof(Window), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+  void* at = ::mmap(nullptr, sizeof(Window), PROT_READ | PROT_WRITE,
+                    MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
   if (at == MAP_FAILED) throw failed("the slices");
   window_ = static_cast<Window*>(at);
   ::sem_init(&window_->full, 1, 0);

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The ring of slices without a kernel in it: a process that fills or drains shared memory as a worker does, with the
-// library's stream writer and reader, and this one, which copies as the kernel's thread would for a VMM. It shows
-// on a processor what the test machine's emulator cannot: how fast a worker's part of a stream is.
+// The ring of slices without a kernel in it: a process that fills or drains shared memory as a worker does,
+// with the library's stream writer and reader, and this one, which copies as the kernel's thread would for a
+// VMM. It shows on a processor what the test machine's emulator cannot: how fast a worker's part of a stream
+// is.
 //
 // One thread. Errors: std::system_error.
 //

@@ -259,7 +259,8 @@ int move_slices(Actor& a, Vmm& v) {
   constexpr size_t kBytes = VFIO_PCI_HOOKS_STREAM_SIZE + VFIO_PCI_HOOKS_STREAM_SLICE;
   void* at = mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (at == MAP_FAILED) return errno;
-  if (a.random.one_in(3)) mprotect(static_cast<uint8_t*>(at) + 4096 * a.random.below(kBytes / 4096), 4096, PROT_NONE);
+  if (a.random.one_in(3))
+    mprotect(static_cast<uint8_t*>(at) + 4096 * a.random.below(kBytes / 4096), 4096, PROT_NONE);
   const int fd = v.data[a.random.below(4)];
   const ssize_t read_bytes = read(fd, at, kBytes), written = read_bytes < 0 ? write(fd, at, kBytes) : 0;
   const int result = read_bytes < 0 && written < 0 ? errno : 0;
