@@ -143,6 +143,7 @@ std::string describe_text(const LoadedPlugin& plugin) {
     line(out, "migration version", p.migration_version);
     if (p.reads) line(out, "reads versions", fmt::format("{}", fmt::join(split_choices(p.reads), ", ")));
     line(out, "largest state", fmt::format("{} bytes", p.max_state));
+    if (p.max_bulk) line(out, "memory, at most", fmt::format("{} bytes, in rounds while the device runs", p.max_bulk));
   } else {
     line(out, "claims", "nothing");
   }
