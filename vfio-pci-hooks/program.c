@@ -264,12 +264,17 @@ static void vph_raw_write(void __iomem *io, unsigned int width, u32 value)
 
 static void vph_raw_fill(void __iomem *io, const struct vfio_pci_hooks_step *step)
 {
-	u32 at;
+	bool bytes = step->value == 0x01010101U * (u8)step->value;
+	u32 at, length;
 
-	for (at = 0; at < step->mask; at += step->width) {
+	for (at = 0; at < step->mask; at += length) {
 		if (IS_ALIGNED(at, SZ_4K))
 			cond_resched();
-		vph_raw_write(io + at, step->width, step->value);
+		length = bytes ? min_t(u32, step->mask - at, SZ_4K) : step->width;
+		if (bytes)
+			memset_io(io + at, (u8)step->value, length);
+		else
+			vph_raw_write(io + at, step->width, step->value);
 	}
 }
 

@@ -101,9 +101,12 @@ static int vph_open_device(struct vfio_device *core_vdev)
 		goto out_disable;
 
 	mutex_lock(&hdev->open_lock);
-	WRITE_ONCE(hdev->open, true);
-	/* The reset that enabling has done came before the BARs were mapped. */
+	/*
+	 * The reset that enabling has done came before the BARs were mapped. A program may
+	 * fill much memory: until then nobody is expected to serve.
+	 */
 	vph_program_run_reset(hdev);
+	WRITE_ONCE(hdev->open, true);
 	mutex_unlock(&hdev->open_lock);
 
 	vfio_pci_core_finish_enable(&hdev->core);
