@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Pre-copy of a device with a memory of its own, with the facade as a vendor uses it: the guest draws, the plugin looks at touched
-// pages alone, the sizes fall, and a refused stream leaves nothing.
+// Pre-copy of a device with a memory of its own, with the facade as a vendor uses it: the guest draws, the
+// plugin looks at touched pages alone, the sizes fall, and a refused stream leaves nothing.
 #include <hookline/software_device.hpp>
 
 #include <cstring>
@@ -105,7 +105,7 @@ class CardPlugin final : public MigrationOwner {
                                        .migration_version = "1",
                                        .reset = {fill(0, 0, kPages* kPage)},
                                        .max_state = 4,
-                                       .max_bulk = kPages*(kPage + 4)};
+                                       .max_bulk = kPages * (kPage + 4)};
 
  private:
   Device& dev_;

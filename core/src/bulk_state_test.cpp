@@ -325,8 +325,9 @@ TEST_F(BulkStateTest, ASectionItsPluginRejectsNamesFieldAndOffset) {
   const Result<void> refused = loader.write(all);
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().code, EINVAL);
-  EXPECT_THAT(refused.error().text, AllOf(HasSubstr("section \"owner\""), HasSubstr("field \"chunk\" at offset"),
-                                          HasSubstr("behind the end of the memory")));
+  EXPECT_THAT(refused.error().text,
+              AllOf(HasSubstr("section \"owner\""), HasSubstr("field \"chunk\" at offset"),
+                    HasSubstr("behind the end of the memory")));
 }
 
 TEST_F(BulkStateTest, APluginWithoutLoadBulkGetsNone) {

@@ -78,8 +78,9 @@ Result<void> check_link(const Link& link) {
                   kMaxValues);
 
   if (!!p.save_bulk != !!p.bulk_sizes || !!p.save_bulk != !!p.load_bulk)
-    return refuse("plugin \"{}\": save_bulk(), bulk_sizes() and load_bulk() go together, it lacks one of them",
-                  link.name());
+    return refuse(
+        "plugin \"{}\": save_bulk(), bulk_sizes() and load_bulk() go together, it lacks one of them",
+        link.name());
   if (p.save_bulk && !link.owns_migration())
     return refuse(
         "plugin \"{}\": it has a save_bulk(), but only the owner of the device's migration may have one",

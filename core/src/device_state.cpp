@@ -17,8 +17,9 @@ namespace hookline {
 
 namespace {
 
-constexpr uint64_t kRunningPasses = 4;          // of bulk, before the device is stopped
-constexpr uint32_t kMaxIdleCalls = 1U << 20;    // of save_bulk() in a row without a section: 64 GiB in pages of 64 KiB
+constexpr uint64_t kRunningPasses = 4;  // of bulk, before the device is stopped
+constexpr uint32_t kMaxIdleCalls =
+    1U << 20;  // of save_bulk() in a row without a section: 64 GiB in pages of 64 KiB
 
 }  // namespace
 
@@ -87,9 +88,10 @@ Result<bool> DeviceStateSaver::next_bulk(bool stopped) {
       return fail(ok.error());
     return true;
   }
-  return fail(EPROTO, fmt::format("plugin \"{}\": save_bulk() was called {} times without making a section, and "
-                                  "says that there is more",
-                                  owner.name(), kMaxIdleCalls));
+  return fail(EPROTO,
+              fmt::format("plugin \"{}\": save_bulk() was called {} times without making a section, and "
+                          "says that there is more",
+                          owner.name(), kMaxIdleCalls));
 }
 
 Result<void> DeviceStateSaver::next_section() {

@@ -211,7 +211,8 @@ Result<void> ControlDevice::define(const Definition& definition, const Chain& ch
        "the kernel refuses the definition: a range or register step may be outside the function's BARs; the "
        "kernel log may say which"},
       {EOPNOTSUPP,
-       "the loaded module or the running kernel lacks something the definition needs (dirty tracking: CONFIG_IOMMUFD_DRIVER); "
+       "the loaded module or the running kernel lacks something the definition needs (dirty tracking: "
+       "CONFIG_IOMMUFD_DRIVER); "
        "the kernel log says what"},
   };
   if (::ioctl(fd_.get(), VFIO_PCI_HOOKS_DEFINE, &define) < 0)
@@ -477,7 +478,8 @@ Result<uint32_t> Session::saved(uint32_t slot) {
 }
 
 Result<void> Session::touched(uint32_t bar, uint64_t offset, uint64_t pages, std::span<uint64_t> bitmap) {
-  const std::string what = fmt::format("asking which of {} pages from {:#x} of BAR {} were touched", pages, offset, bar);
+  const std::string what =
+      fmt::format("asking which of {} pages from {:#x} of BAR {} were touched", pages, offset, bar);
   if (bitmap.size() < (pages + 63) / 64) return fail(EINVAL, what + ": the bitmap is too small");
   vfio_pci_hooks_touched ask{};
   ask.argsz = sizeof(ask);

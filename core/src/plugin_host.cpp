@@ -368,7 +368,8 @@ Result<hookline::BulkBytes> hookline_device::bulk_sizes() {
 }
 
 Result<void> hookline_device::load(hookline::FieldReader& in) {
-  return load_section("load()", in, [&](hookline_reader& reader) { return link.plugin.load(self_, &reader); });
+  return load_section("load()", in,
+                      [&](hookline_reader& reader) { return link.plugin.load(self_, &reader); });
 }
 
 Result<void> hookline_device::load_bulk(hookline::FieldReader& in, uint32_t flags) {

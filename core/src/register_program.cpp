@@ -141,8 +141,8 @@ Result<void> check_program(std::string_view name, std::span<const hookline_step>
     return fail(EINVAL, fmt::format("{} program: it may wait {} us in all, at most {} are allowed", name,
                                     total_us, kMaxProgramUs));
   if (filled > HOOKLINE_MAX_FILL)
-    return fail(EINVAL, fmt::format("{} program: it fills {} bytes in all, at most {} are allowed", name, filled,
-                                    HOOKLINE_MAX_FILL));
+    return fail(EINVAL, fmt::format("{} program: it fills {} bytes in all, at most {} are allowed", name,
+                                    filled, HOOKLINE_MAX_FILL));
   return {};
 }
 

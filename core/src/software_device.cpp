@@ -376,11 +376,13 @@ void SoftwareDevice::enter(MigrationState state) {
 Result<void> SoftwareDevice::run_arc(const Arc& arc) {
   if (arc.session == SessionAction::begin_pre_copy && incomplete_) return incomplete_error();
   if (arc.device == DeviceAction::quiesce) {
-    if (const Result<void> ok = run_program("stop", chain_.stop(), *access_, model_.bar_size, saved_); !ok) return ok;
+    if (const Result<void> ok = run_program("stop", chain_.stop(), *access_, model_.bar_size, saved_); !ok)
+      return ok;
   } else if (arc.device == DeviceAction::release) {
     const std::span<const hookline_step> steps =
         start_once_ ? std::span<const hookline_step>(*start_once_) : chain_.start();
-    if (const Result<void> ok = run_program("start", steps, *access_, model_.bar_size, saved_); !ok) return ok;
+    if (const Result<void> ok = run_program("start", steps, *access_, model_.bar_size, saved_); !ok)
+      return ok;
     start_once_.reset();
   }
 

@@ -424,8 +424,11 @@ class Watcher final : public MigrationOwner {
     return bitmap;
   }
   Device& device() const { return dev_; }
-  static constexpr PluginInfo kInfo = {
-      .name = "watcher", .version = "1.0", .model = "com.example/toy", .migration_version = "1", .max_state = 8};
+  static constexpr PluginInfo kInfo = {.name = "watcher",
+                                       .version = "1.0",
+                                       .model = "com.example/toy",
+                                       .migration_version = "1",
+                                       .max_state = 8};
   static inline Watcher* last = nullptr;
 
  private:

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A whole chain's state, to a stream and back: the device's migration_version, each plugin's sections under its
-// name, the trailer.
+// A whole chain's state, to a stream and back: the device's migration_version, each plugin's sections under
+// its name, the trailer.
 //
-// In PRE_COPY the match record goes out first: a wrong destination refuses it while the guest still runs. Then
-// the owner's bulk sections, if it has any, in rounds, of which a destination loads each as it arrives. All
-// else waits for the trailer: a destination refuses a stream before anything is applied, or the failure is
-// that of apply() itself; either is final. Thread rule: that of the OpenDevice, which outlives both. Errors: Result; the first one stays.
+// In PRE_COPY the match record goes out first: a wrong destination refuses it while the guest still runs.
+// Then the owner's bulk sections, if it has any, in rounds, of which a destination loads each as it arrives.
+// All else waits for the trailer: a destination refuses a stream before anything is applied, or the failure
+// is that of apply() itself; either is final. Thread rule: that of the OpenDevice, which outlives both.
+// Errors: Result; the first one stays.
 //
 //     auto saver = DeviceStateSaver::begin(device);
 //     while (!saver->done()) send(saver->fill(buffer, SavePhase::stop_copy));
@@ -63,14 +64,14 @@ class DeviceStateSaver {
   uint64_t total_ = 0;                  // of the match record, save() and the trailer
   std::optional<Error> error_;
 
-  bool stopped_ = false;           // STOP_COPY was asked for
-  bool bulk_begun_ = false;        // save_bulk() was called
-  bool bulk_over_ = false;         // it has no more, while stopped
-  bool round_over_ = false;        // it has no more now
-  uint64_t bulk_[2] = {};          // bytes of its sections: running, stopped
-  BulkBytes left_;                 // as it said last
+  bool stopped_ = false;     // STOP_COPY was asked for
+  bool bulk_begun_ = false;  // save_bulk() was called
+  bool bulk_over_ = false;   // it has no more, while stopped
+  bool round_over_ = false;  // it has no more now
+  uint64_t bulk_[2] = {};    // bytes of its sections: running, stopped
+  BulkBytes left_;           // as it said last
   bool pending_is_initial_ = true;
-  uint64_t initial_ = 0;           // as announced last
+  uint64_t initial_ = 0;  // as announced last
 };
 
 class DeviceStateLoader {
