@@ -160,13 +160,13 @@ void mutate_word(std::span<std::byte> field, Random& random) {
   const uint32_t now = load_le<uint32_t>(word);
   switch (random() % 4) {
     case 0:
-      return store_le(word, kWords[random() % std::size(kWords)]);
+      return store_le<uint32_t>(word, kWords[random() % std::size(kWords)]);
     case 1:
-      return store_le(word, now ^ 1u << random() % 32);
+      return store_le<uint32_t>(word, now ^ 1u << random() % 32);
     case 2:
-      return store_le(word, now + (random() % 3 - 1));
+      return store_le<uint32_t>(word, now + (random() % 3 - 1));
     default:
-      return store_le(word, static_cast<uint32_t>(random() * 2654435761u));
+      return store_le<uint32_t>(word, static_cast<uint32_t>(random() * 2654435761u));
   }
 }
 
