@@ -28,6 +28,7 @@ PLUGINS = [
     ("nic-82576", "Intel 82576 VFs", "plugins/nic-82576/nic_82576.cpp"),
     ("gpu-bochs", "bochs displays, with PRE_COPY", "plugins/gpu-bochs/gpu_bochs.cpp"),
 ]
+HANDLER = "vfio-pci-hooks/handlers"  # of the NIC's option dirty_tracking, in the kernel
 BEGIN, END = "<!-- written by tests/vendor_table.py -->\n", "<!-- until here -->\n"
 
 
@@ -50,6 +51,8 @@ def table(source):
     rows = ["| | moves | lines | and elsewhere |", "|---|---|---|---|"]
     for name, what, path in PLUGINS:
         rows.append(f"| [{name}](plugins/{name}/README.md) | {what} | {lines_of_files([source / path])} | |")
+    files = sorted((source / HANDLER).glob("82576_*.[ch]"))
+    rows.append(f"| [{HANDLER}]({HANDLER}) | nothing; tells what the NIC wrote, as an option | {lines_of_files(files)} | |")
     for name, what, lines, elsewhere in DRIVERS:
         rows.append(f"| drivers/vfio/pci/{name} | {what} | {lines:,} | {elsewhere} |")
     return "\n".join(rows) + f"\n\nLines that are neither blank nor comment; the drivers' are those of Linux {KERNEL}.\n"
