@@ -55,6 +55,10 @@ class Host:
     def load_module(self):
         run("insmod", self.module)
 
+    def load_handler(self, name):
+        """A module beside it that has in-kernel handlers."""
+        run("insmod", os.path.join(os.path.dirname(self.module), "handlers", f"{name}.ko"))
+
     @staticmethod
     def plugin_options(plugin_dirs):
         words = [word for folder in plugin_dirs for word in ("--plugin-dir", folder)]

@@ -51,6 +51,7 @@ ORDER = [
     "RL5_destination_worker_killed_before_the_start",
 ]
 PAGE = "vfio-pci-hooks/docs/fault-matrix.md"
+TRACKING = ["MP5_default_options_converge_under_traffic"]
 FORGETFUL = ["MP5_a_module_that_does_not_report_them_is_noticed"]
 # On the same guest, whose peers' streams end with its reset.
 LAST = ["RL5_guest_rebooted_just_before"]
@@ -63,16 +64,19 @@ class Runner:
         os.makedirs("/run/qemu", exist_ok=True)
         with open(f"{options.sources}/configs/demo.yaml", encoding="utf-8") as file:
             config = re.sub(r"vf: 0-1", f"vf: 0-{len(self.host.vfs) - 1}", file.read())
+        if options.dirty_tracking:
+            self.host.load_handler("vfio_pci_hooks_82576")
+            config = config.replace("- plugin: nic-82576\n", "- plugin: nic-82576\n        dirty_tracking: true\n")
         if options.faults:  # where nobody answers, each access waits as long
             config = config.replace("access: 5s", "access: 300ms")
         write("/run/qemu/all.yaml", config)
         self.host.apply("/run/qemu/all.yaml")
-        more = {"iommufd": True, "options": ""} if options.iommufd else {}
+        more = {"iommufd": True, "options": ""} if options.iommufd else {"options": ""} if options.dirty_tracking else {}
         self.session = Session(self.host, Image(options.kernel, options.initrd), "/run/qemu", **more)
         self.session.prepare_host()
         self.scenarios = Scenarios(self.session, "/run/qemu/all.yaml", options.round_trips)
         self.faults = Faults(self.session, self.scenarios, f"{options.sources}/{PAGE}") if options.faults else None
-        self.only, self.forgetful = options.only, options.forgetful
+        self.only, self.forgetful, self.dirty_tracking = options.only, options.forgetful, options.dirty_tracking
         self.failed = []
 
     def wanted(self, names):
@@ -83,6 +87,8 @@ class Runner:
         named = {name: getattr(self.scenarios, name) for name in order}
         if self.forgetful:
             named = {name: getattr(self.scenarios, name) for name in FORGETFUL if order is ORDER}
+        if self.dirty_tracking and order is ORDER:
+            named.update({name: getattr(self.scenarios, name) for name in TRACKING})
         if self.faults:
             named = {f"RL5_{event}_in_{state}": functools.partial(self.faults.show, event, state) for event, state in cells}
         return [(name, named[name]) for name in self.wanted(named)]
@@ -133,6 +139,7 @@ def main():
     parser.add_argument("--faults", action="store_true", help="cells of the fault matrix instead of the scenarios")
     parser.add_argument("--round-trips", type=int, default=2)
     parser.add_argument("--iommufd", action="store_true")
+    parser.add_argument("--dirty-tracking", action="store_true", help="the NIC's option that says which pages it wrote, and QEMU's defaults")
     parser.add_argument("--forgetful", action="store_true", help="the module is that of build-forgetful")
     runner = Runner(parser.parse_args())
     begin = time.monotonic()

@@ -233,6 +233,19 @@ class Scenarios:
         s.demand_traffic(wrong, "after the guest has read")
         print(f"    {written} bytes written by the device behind the first pass over memory, none lost")
 
+    def MP5_default_options_converge_under_traffic(self):
+        """QEMU's default enable-migration=auto: its rounds leave less and less, though the NIC goes on writing, until the rest
+        fits the downtime. It is set so that a guest whose memory is all dirty in each round would never get there."""
+        s = self.s
+        limit_ms, bandwidth = 1000, 16 << 20
+        move = self.move(parameters={"downtime-limit": limit_ms, "max-bandwidth": bandwidth})
+        ram = move.result.info["ram"]
+        fits = limit_ms * bandwidth // 1000
+        demand(ram["total"] > 2 * fits, f"{fits} bytes fit the downtime, and the guest has {ram['total']}: this test proves nothing")
+        demand(ram["dirty-sync-count"] >= 2, f"{ram['dirty-sync-count']} passes over memory")
+        print(f"    {ram['dirty-sync-count']} passes over {ram['total'] >> 20} MiB, "
+              f"sent while the guest stood still: {ram.get('downtime-bytes', 0) >> 10} KiB")
+
     def MP5_a_module_that_does_not_report_them_is_noticed(self):
         """The test above, with a module that has one line less."""
         s = self.s
