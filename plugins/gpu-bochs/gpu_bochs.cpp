@@ -124,6 +124,7 @@ class GpuBochs final : public MigrationOwner {
       mode(kEnable, 0);
     }
     const auto bytes = in.view("runs", kSectionRuns * sizeof(Run));
+    if (bytes.empty() || bytes.size() % sizeof(Run)) in.reject("runs", "no section is made so");
     std::vector<Run> runs(bytes.size() / sizeof(Run));
     std::memcpy(runs.data(), bytes.data(), runs.size() * sizeof(Run));
     uint64_t filled = 0;
@@ -133,7 +134,7 @@ class GpuBochs final : public MigrationOwner {
                               " on are not in video memory, which has " + std::to_string(pages_) + " here");
       if (!run.zero) filled += run.count;
     }
-    if (bytes.empty() || bytes.size() % sizeof(Run) || filled > kSectionPages) in.reject("runs", "no section is made so");
+    if (filled > kSectionPages) in.reject("runs", "no section is made so");
     const auto data = filled ? in.view("data", filled * kPage) : bytes.first(0);
     if (data.size() != filled * kPage) in.reject("data", "there are more pages than data");
     static constexpr std::array<std::byte, kPage> zeros = {};
