@@ -9,7 +9,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "fake_plugin.hpp"
+#include "fake_host.hpp"
 
 namespace hookline {
 namespace {
@@ -26,7 +26,7 @@ constexpr size_t kValues = sizeof(uint32_t) + kChunk;  // of one section
 constexpr size_t kSection = 84 + (1 + 5 + 4 + 4) + (1 + 4 + 4 + kChunk) + 4;
 
 /// One host: an owner whose memory goes in sections of a chunk, and as its other state a single value.
-class Host {
+class Host : public test::FakeHost {
  public:
   Host() : memory(kChunk * kChunks), changed(kChunks) {
     owner.own_migration().guard().with_bulk(kChunks * kValues).abi.max_state = 8;
@@ -45,16 +45,8 @@ class Host {
     owner.on_load_bulk = [this](hookline_reader* in, uint32_t flags) { return load_bulk(in, flags); };
   }
 
+  using FakeHost::open;
   void open() { open(links(owner)); }
-  void open(std::vector<Link> chosen) {
-    Result<Chain> built = build_chain(std::move(chosen));
-    ASSERT_TRUE(built) << built.error().text;
-    chain = std::make_unique<Chain>(std::move(*built));
-    auto opened = OpenDevice::open(*chain, access, {});
-    ASSERT_TRUE(opened) << opened.error().text;
-    device = std::move(*opened);
-    journal.clear();
-  }
 
   void draw(size_t chunk, int value_) {
     std::fill_n(memory.begin() + static_cast<ptrdiff_t>(chunk * kChunk), kChunk, std::byte(value_));
@@ -98,11 +90,7 @@ class Host {
     return 0;
   }
 
-  test::Journal journal;
   test::FakePlugin owner{"owner", journal};
-  test::FakeAccess access{journal};
-  std::unique_ptr<Chain> chain;
-  std::unique_ptr<OpenDevice> device;
   Bytes memory;
   std::vector<bool> changed;
   bool first_round = false;

@@ -7,7 +7,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "fake_plugin.hpp"
+#include "fake_host.hpp"
 
 namespace hookline {
 namespace {
@@ -22,7 +22,7 @@ using Bytes = std::vector<std::byte>;
 
 /// One host: a chain of an observer with state, the owner, and a handler with state, and the device behind
 /// it.
-class Host {
+class Host : public test::FakeHost {
  public:
   Host() {
     for (FakePlugin* plugin : {&observer, &owner, &extra}) {
@@ -42,16 +42,8 @@ class Host {
     extra.guard();
   }
 
+  using FakeHost::open;
   void open() { open(links(observer, owner, extra)); }
-  void open(std::vector<Link> chosen) {
-    Result<Chain> built = build_chain(std::move(chosen));
-    ASSERT_TRUE(built) << built.error().text;
-    chain = std::make_unique<Chain>(std::move(*built));
-    auto opened = OpenDevice::open(*chain, access, {});
-    ASSERT_TRUE(opened) << opened.error().text;
-    device = std::move(*opened);
-    journal.clear();
-  }
 
   Bytes save(size_t cut = 1 << 20) {
     Bytes stream, piece(cut);
@@ -81,11 +73,7 @@ class Host {
     return std::ranges::any_of(journal, [](const std::string& s) { return s.ends_with("apply"); });
   }
 
-  test::Journal journal;
   FakePlugin observer{"observer", journal}, owner{"owner", journal}, extra{"extra", journal};
-  test::FakeAccess access{journal};
-  std::unique_ptr<Chain> chain;
-  std::unique_ptr<OpenDevice> device;
   uint64_t value = 0, loaded = 0;
   std::string told;  // what the owner heard of parameters
 };

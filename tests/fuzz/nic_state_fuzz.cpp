@@ -6,27 +6,16 @@
 // undefined behaviour and states that cannot move on.
 #include <array>
 #include <cerrno>
-#include <cstdio>
-#include <cstdlib>
 #include <vector>
 
-#include <hookline/software_device.hpp>
-
+#include "state_fuzz.hpp"
 #include "stream_mutator.hpp"
 
 namespace {
 
 using namespace hookline;
+using namespace hookline::fuzz;
 using enum MigrationState;
-
-void require(bool holds, const char* what, const std::string& why = {}) {
-  if (holds) return;
-  std::fprintf(stderr, "nic_state_fuzz: %s: %s\n", what, why.c_str());
-  std::abort();
-}
-void require(const Result<void>& result, const char* what) {
-  require(result.has_value(), what, result ? "" : result.error().text);
-}
 
 std::unique_ptr<SoftwareDevice> make(uint32_t index, std::span<std::byte> memory) {
   auto link = make_link(hookline_plugin_v1);
@@ -42,12 +31,6 @@ std::unique_ptr<SoftwareDevice> make(uint32_t index, std::span<std::byte> memory
   auto device = SoftwareDevice::create(hookline_model_v1, std::move(*chain), std::move(options));
   require(device.has_value(), "no device");
   return std::move(*device);
-}
-
-Result<void> load(SoftwareDevice& device, std::span<const std::byte> stream) {
-  require(device.set_state(resuming), "RESUMING");
-  if (const Result<void> ok = device.write_state(stream); !ok) return ok;
-  return device.set_state(running);
 }
 
 // What a guest's driver and a wire do to a device that goes on.
@@ -69,7 +52,7 @@ void use(SoftwareDevice& device) {
 }  // namespace
 
 extern "C" size_t LLVMFuzzerCustomMutator(uint8_t* data, size_t size, size_t max_size, unsigned seed) {
-  return fuzz::mutate_stream(data, size, max_size, seed);
+  return mutate_stream(data, size, max_size, seed);
 }
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {

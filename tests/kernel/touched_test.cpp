@@ -19,6 +19,7 @@
 #include <gmock/gmock.h>
 
 #include "tests/kernel/fixture.hpp"
+#include "tests/kernel/hand.hpp"
 
 namespace hookline::kernel_test {
 namespace {
@@ -30,33 +31,23 @@ using ::testing::IsEmpty;
 constexpr uint64_t kPages = (16 << 20) / kPage;
 constexpr uint32_t kFresh = 0x5c5c5c5c;
 
-[[noreturn]] void raise(const char* what) { throw std::system_error(errno, std::generic_category(), what); }
-
-// A worker of which each step is the test's.
-class Worker {
+// With the memory of the display before it.
+class DisplayHand : public Hand {
  public:
-  Worker(const Control& control, const std::string& address) : channel_(control.attach(address)) {
-    if (!channel_) throw std::runtime_error("attach " + address);
-  }
+  using Hand::Hand;
   void begin() {
-    vfio_pci_hooks_wait_open open{};
-    open.argsz = sizeof open;
-    if (::ioctl(channel_.get(), VFIO_PCI_HOOKS_WAIT_OPEN, &open) != 0) raise("WAIT_OPEN");
-    session_ = vfio::Descriptor(open.fd);
+    Hand::begin();
     memory_.emplace(map(kPages * kPage, VFIO_PCI_HOOKS_MMAP_BAR(0)), kPages * kPage);
-    slots_.emplace(map(VFIO_PCI_HOOKS_SLOTS * sizeof(vfio_pci_hooks_slot), VFIO_PCI_HOOKS_MMAP_SLOTS),
-                   VFIO_PCI_HOOKS_SLOTS * sizeof(vfio_pci_hooks_slot));
   }
   void end() {
     memory_.reset();
-    slots_.reset();
-    session_.reset();
+    Hand::end();
   }
 
   // The whole call; errno.
   int touched(vfio_pci_hooks_touched ask) const {
     ask.argsz = sizeof ask;
-    return ::ioctl(session_.get(), VFIO_PCI_HOOKS_TOUCHED, &ask) == 0 ? 0 : errno;
+    return call(VFIO_PCI_HOOKS_TOUCHED, &ask);
   }
   // Pages, counted from the beginning of the BAR.
   std::set<uint64_t> take(uint64_t first = 0, uint64_t pages = kPages) const {
@@ -70,49 +61,25 @@ class Worker {
   }
   int set_sizes(uint64_t initial, uint64_t stop_copy) const {
     vfio_pci_hooks_sizes sizes{sizeof sizes, 0, initial, stop_copy};
-    return ::ioctl(session_.get(), VFIO_PCI_HOOKS_SET_SIZES, &sizes) == 0 ? 0 : errno;
+    return call(VFIO_PCI_HOOKS_SET_SIZES, &sizes);
   }
-  int write32(uint64_t offset, uint32_t value) const {
-    vfio_pci_hooks_rw rw{sizeof rw, VFIO_PCI_HOOKS_RW_WRITE, 0, sizeof value, offset, reinterpret_cast<uintptr_t>(&value)};
-    return ::ioctl(session_.get(), VFIO_PCI_HOOKS_REGION_RW, &rw) == 0 ? 0 : errno;
-  }
-  // NEXT until there is nothing, a SAVE that comes answered with these bytes left and one byte of stream.
+  // Answers the next request, a SAVE, with one byte of stream and these bytes left.
   void save_once(uint64_t initial, uint64_t dirty) const {
-    vfio_pci_hooks_next next{};
-    next.argsz = sizeof next;
-    next.answered = VFIO_PCI_HOOKS_NO_SLOT;
-    next.timeout_ms = 5000;
-    while (::ioctl(session_.get(), VFIO_PCI_HOOKS_NEXT, &next) == 0) {
-      if (next.what != VFIO_PCI_HOOKS_NEXT_REQUEST) continue;
-      vfio_pci_hooks_slot& slot = static_cast<vfio_pci_hooks_slot*>(slots_->address())[next.slot];
-      EXPECT_EQ(slot.op, VFIO_PCI_HOOKS_REQ_SAVE);
-      slot.answer_seq = slot.seq;
-      slot.answer = VFIO_PCI_HOOKS_HANDLED;
-      slot.answer_length = 1;
-      slot.answer_flags = 0;
-      slot.initial_bytes = initial;
-      slot.dirty_bytes = dirty;
-      next.answered = next.slot;
-      next.timeout_ms = 0;
-    }
+    const int32_t at = request(VFIO_PCI_HOOKS_REQ_SAVE);
+    slot(at).initial_bytes = initial;
+    slot(at).dirty_bytes = dirty;
+    fill(at, 1);
+    EXPECT_EQ(hand_over(at), 0);
   }
   void hear_events() const {
-    vfio_pci_hooks_next next{};
-    next.argsz = sizeof next;
-    next.answered = VFIO_PCI_HOOKS_NO_SLOT;
-    while (::ioctl(session_.get(), VFIO_PCI_HOOKS_NEXT, &next) == 0) {
+    vfio_pci_hooks_next got{};
+    while (next(got, 0) == 0) {
     }
   }
   volatile uint32_t& word(uint64_t offset) const { return memory_->word(offset); }
 
  private:
-  void* map(size_t size, uint64_t offset) const {
-    void* at = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, session_.get(), static_cast<off_t>(offset));
-    if (at == MAP_FAILED) raise("mmap of the session");
-    return at;
-  }
-  vfio::Descriptor channel_, session_;
-  std::optional<vfio::Mapping> memory_, slots_;
+  std::optional<vfio::Mapping> memory_;
 };
 
 class TouchedTest : public HooksTest {
@@ -166,7 +133,7 @@ class TouchedTest : public HooksTest {
 
   std::string display_;
   std::optional<Guest> guest_;
-  std::optional<Worker> worker_;
+  std::optional<DisplayHand> worker_;
 };
 
 TEST_F(TouchedTest, MP2_EveryTouchedPageIsToldOnceAndNoOther) {
