@@ -126,6 +126,7 @@ Bytes serialise(const Stream& stream, bool keep_numbers) {
 void mutate_bytes(Bytes& bytes, size_t most) {
   const size_t size = bytes.size();
   bytes.resize(std::max(most, size));
+  if (bytes.empty()) return;  // libFuzzer wants room
   bytes.resize(LLVMFuzzerMutate(reinterpret_cast<uint8_t*>(bytes.data()), size, bytes.size()));
 }
 
