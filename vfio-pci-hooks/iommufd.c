@@ -5,9 +5,16 @@
  * there, so this has an access object of its own, which follows the device from address
  * space to address space.
  */
+#include <linux/iommu.h>
 #include <linux/iommufd.h>
 
 #include "vfio_pci_hooks_priv.h"
+
+/*
+ * How many objects of a context are looked at for address spaces. IOMMUFD gives the lowest
+ * free id, so that nobody's is behind these who has not had as many objects at once.
+ */
+#define VPH_IOMMUFD_OBJECTS	4096
 
 /* Nothing is ever pinned, so there is nothing to give back. */
 static void vph_access_unmap(void *data, unsigned long iova, unsigned long length)
@@ -58,9 +65,44 @@ static void vph_access_detach(struct vph_device *hdev)
 	hdev->access_attached = false;
 }
 
+/*
+ * Where a VMM attaches a page table (HWPT) of its own, as QEMU does, IOMMUFD tells nobody
+ * which address space that translates. It holds that one for as long as it exists, so
+ * where the context has one alone, this is it. With more than one there is no telling, and
+ * behind a nested table addresses are the guest's own, which no address space knows.
+ * Returns why not, or NULL.
+ */
+static const char *vph_access_attach_only_ioas(struct vph_device *hdev)
+{
+	/* The device is attached, by a caller whose lock keeps it so. */
+	struct iommu_domain *domain = iommu_get_domain_for_dev(&hdev->core.pdev->dev);
+	int ret;
+	u32 id;
+
+	if (!domain || !(domain->type & __IOMMU_DOMAIN_PAGING))
+		return "which is nested";
+
+	for (id = 1; id <= VPH_IOMMUFD_OBJECTS; id++) {
+		if (hdev->access_attached)
+			ret = iommufd_access_replace(hdev->access, id);
+		else
+			ret = iommufd_access_attach(hdev->access, id);
+		/* Another kind of object, or none. */
+		if (ret == -ENOENT)
+			continue;
+		if (ret || hdev->access_attached) {
+			vph_access_detach(hdev);
+			return "and there are several address spaces that may be its own";
+		}
+		hdev->access_attached = true;
+	}
+	return hdev->access_attached ? NULL : "and there is no address space";
+}
+
 int vph_attach_ioas(struct vfio_device *core_vdev, u32 *pt_id)
 {
 	struct vph_device *hdev = vph_device(core_vdev);
+	const char *problem = NULL;
 	u32 ioas_id = *pt_id;
 	int ret;
 
@@ -71,10 +113,12 @@ int vph_attach_ioas(struct vfio_device *core_vdev, u32 *pt_id)
 	vph_access_detach(hdev);
 	ret = iommufd_access_attach(hdev->access, ioas_id);
 	hdev->access_attached = !ret;
-	/* Which address space is behind a page table of the VMM's own, IOMMUFD tells nobody. */
 	if (ret)
+		problem = vph_access_attach_only_ioas(hdev);
+	if (problem)
 		pci_notice_ratelimited(hdev->core.pdev,
-				       "no guest memory for worker or logger: the VMM attached no address space but a page table\n");
+				       "no guest memory for worker or logger: the VMM attached a page table, %s\n",
+				       problem);
 	return 0;
 }
 

@@ -12,6 +12,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <string_view>
 
 #include <fmt/format.h>
 
@@ -64,13 +65,14 @@ Mapping::~Mapping() {
 }
 
 Result<Container> Container::create() {
-  if (const char* backend = std::getenv("HOOKLINE_VFIO"); backend != nullptr && std::strcmp(backend, "iommufd") == 0) {
+  const char* const set = std::getenv("HOOKLINE_VFIO");
+  if (const std::string_view backend = set ? set : ""; backend == "iommufd" || backend == "hwpt") {
     Descriptor iommu(::open("/dev/iommu", O_RDWR | O_CLOEXEC));
     if (!iommu) return failed("open /dev/iommu");
     iommu_ioas_alloc alloc{};
     alloc.size = sizeof alloc;
     if (::ioctl(iommu.get(), IOMMU_IOAS_ALLOC, &alloc) != 0) return failed("IOMMU_IOAS_ALLOC");
-    return Container(std::move(iommu), alloc.out_ioas_id);
+    return Container(std::move(iommu), alloc.out_ioas_id, backend == "hwpt");
   }
   Descriptor fd(::open("/dev/vfio/vfio", O_RDWR | O_CLOEXEC));
   if (!fd) return failed("open /dev/vfio/vfio");
@@ -146,6 +148,14 @@ Result<Descriptor> open_character_device(const Container& container, const std::
   vfio_device_attach_iommufd_pt attach{};
   attach.argsz = sizeof attach;
   attach.pt_id = *container.ioas();
+  if (container.page_tables()) {
+    iommu_hwpt_alloc table{};
+    table.size = sizeof table;
+    table.dev_id = bind.out_devid;
+    table.pt_id = *container.ioas();
+    if (::ioctl(container.fd(), IOMMU_HWPT_ALLOC, &table) != 0) return failed("IOMMU_HWPT_ALLOC " + address);
+    attach.pt_id = table.out_hwpt_id;
+  }
   if (::ioctl(device.get(), VFIO_DEVICE_ATTACH_IOMMUFD_PT, &attach) != 0)
     return failed("VFIO_DEVICE_ATTACH_IOMMUFD_PT " + address);
   return device;

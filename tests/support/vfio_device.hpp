@@ -2,7 +2,7 @@
 //
 // A plain VFIO client: <linux/vfio.h> with a type1 container and groups, as every VMM uses it, and nothing of Hookline.
 // It is what stands in for the VMM in tests and in the demo. With HOOKLINE_VFIO=iommufd in the environment it goes by the
-// devices' own character devices and IOMMUFD instead.
+// devices' own character devices and IOMMUFD instead; with HOOKLINE_VFIO=hwpt, too, and attaches page tables of its own, as QEMU does.
 //
 // Thread rule: one thread per object. Errors: Result with the kernel's errno and the call that failed. Lifetime: a Device
 // keeps its group open; a Container must outlive nothing, the kernel keeps what is in use.
@@ -93,11 +93,15 @@ class Container {
   int fd() const { return fd_.get(); }
   /// Of the address space in IOMMUFD; nothing: a type1 container.
   std::optional<uint32_t> ioas() const { return ioas_; }
+  /// Whether a device is attached to a page table (HWPT) of the address space.
+  bool page_tables() const { return page_tables_; }
 
  private:
-  Container(Descriptor fd, std::optional<uint32_t> ioas) : fd_(std::move(fd)), ioas_(ioas) {}
+  Container(Descriptor fd, std::optional<uint32_t> ioas, bool page_tables = false)
+      : fd_(std::move(fd)), ioas_(ioas), page_tables_(page_tables) {}
   Descriptor fd_;
   std::optional<uint32_t> ioas_;
+  bool page_tables_;
 };
 
 struct Area {
