@@ -344,6 +344,8 @@ bool vph_request_give_locked(struct vph_session *session, int *slotp)
 	mailbox->reserved = 0;
 	mailbox->offset = request->offset;
 	mailbox->answer = request->flags & VFIO_PCI_HOOKS_REQ_AFTER ? request->answer : 0;
+	/* A worker that knows of no promise must not repeat what it said about a SAVE. */
+	mailbox->dirty_bytes = 0;
 	if (request->data && request->op != VFIO_PCI_HOOKS_REQ_READ)
 		memcpy(mailbox->data, request->data, request->length);
 	*slotp = slot;

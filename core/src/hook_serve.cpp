@@ -151,7 +151,7 @@ Result<RequestServer::Reply> RequestServer::load(const vfio_pci_hooks_slot& slot
   if (loader_->complete() && store_ && !device_.chain().parameters().empty()) {
     if (const Result<void> ok = store_->set_parameters(device_.parameters()); !ok) return fail(ok.error());
   }
-  return Reply{.end = loader_->complete()};
+  return Reply{.end = loader_->complete(), .sizes = {.dirty = loader_->ahead()}};
 }
 
 void RequestServer::event(const vfio_pci_hooks_next& next) noexcept {

@@ -138,10 +138,37 @@ TEST_F(RequestServerTest, SavesInTwoPhasesAndLoadsWhatItSaved) {
   };
   EXPECT_EQ(load(0, 30, VFIO_PCI_HOOKS_REQ_BEGIN), 0);
   EXPECT_EQ(slot_.answer_flags, 0U);
+  EXPECT_EQ(slot_.dirty_bytes, 0U) << "the match record may be refused";
   EXPECT_EQ(load(30, saved.size() - 30, 0), 0);
   EXPECT_EQ(slot_.answer_flags, VFIO_PCI_HOOKS_ANSWER_END);
   EXPECT_EQ(value, 0x030201U);
   EXPECT_LT(load(0, 1, 0), 0) << "bytes behind the trailer";
+}
+
+// A promise: whoever writes these bytes need not wait for an answer to them.
+TEST_F(RequestServerTest, MP2_TheAnswerToALoadSaysHowManyBytesBringNoVerdict) {
+  constexpr size_t kState = 4096;
+  const std::string state(kState, 's');
+  plugin_.on_save = [&](hookline_writer* out) {
+    return plugin_.host->put(out, "state", state.data(), state.size());
+  };
+  open();
+  ask(VFIO_PCI_HOOKS_REQ_SAVE, VFIO_PCI_HOOKS_REQ_BEGIN, VFIO_PCI_HOOKS_PHASE_STOP_COPY);
+  ASSERT_EQ(slot_.answer_flags, VFIO_PCI_HOOKS_ANSWER_END);
+  const std::vector<std::byte> saved(stream_.begin(), stream_.begin() + slot_.answer_length);
+  uint64_t ahead = 0;
+  for (size_t at = 0; at < saved.size() && ahead == 0; ++at) {
+    stream_[0] = saved[at];
+    ASSERT_EQ(ask(VFIO_PCI_HOOKS_REQ_LOAD, at ? 0 : VFIO_PCI_HOOKS_REQ_BEGIN, 0, 1).answer, 0);
+    ahead = slot_.dirty_bytes;
+  }
+  ASSERT_GE(ahead, kState) << "the section but for the last byte of its checksum";
+  // Whatever comes there.
+  std::ranges::fill(stream_, std::byte{0xff});
+  EXPECT_EQ(ask(VFIO_PCI_HOOKS_REQ_LOAD, 0, 0, static_cast<uint32_t>(ahead)).answer, 0);
+  EXPECT_EQ(slot_.dirty_bytes, 0U);
+  EXPECT_EQ(ask(VFIO_PCI_HOOKS_REQ_LOAD, 0, 0, 1).answer, -EBADMSG);
+  EXPECT_EQ(slot_.dirty_bytes, 0U);
 }
 
 // As a kernel module asks that has a ring of slices: each answer where, and no longer than, it says.

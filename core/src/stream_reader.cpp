@@ -285,6 +285,10 @@ void StreamReader::next_record() {
   gather(Step::tag, header_.data(), kTagSize);
 }
 
+size_t StreamReader::ahead() const {
+  return step_ == Step::section_body && !error_ ? wanted_ - have_ - 1 : 0;
+}
+
 Result<void> StreamReader::end() const {
   if (error_) return fail(*error_);
   if (step_ == Step::complete) return {};

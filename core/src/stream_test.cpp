@@ -284,6 +284,32 @@ TEST(Stream, CutAnywhereItIsTheSame) {
   }
 }
 
+// Whoever waits for a verdict need not wait before so many bytes more, and must with the next one.
+TEST(Stream, RL2_NoVerdictComesBeforeTheBytesAhead) {
+  const Bytes stream = sample();
+  const std::vector<size_t> records = record_offsets(stream);
+  const Bytes noise = random_bytes(stream.size());
+  for (size_t cut = 0; cut < stream.size(); ++cut) {
+    // Within a body, up to the last byte of its checksum; the match record and the trailer have none.
+    size_t expected = 0;
+    for (size_t i = 1; i + 2 < records.size(); ++i) {
+      if (cut >= records[i] + kSectionHeaderSize && cut < records[i + 1]) expected = records[i + 1] - cut - 1;
+    }
+    RecordingSink sink;
+    StreamReader reader(sink);
+    ASSERT_TRUE(reader.write(std::span(stream).first(cut)));
+    ASSERT_EQ(reader.ahead(), expected) << cut;
+    const auto delivered = sink.chunks;
+    ASSERT_TRUE(reader.write(std::span(noise).first(expected))) << cut;
+    ASSERT_FALSE(reader.complete()) << cut;
+    ASSERT_EQ(sink.chunks, delivered) << cut;
+    ASSERT_EQ(reader.ahead(), 0U) << cut;
+    if (expected == 0) continue;
+    ASSERT_FALSE(reader.write(std::span(noise).first(1))) << cut;
+    ASSERT_EQ(reader.ahead(), 0U) << cut;
+  }
+}
+
 TEST(Stream, PiecesOfAnySizeAreTheSame) {
   std::vector<Chunk> chunks = sample_chunks();
   chunks.push_back({"large", {}, random_bytes(300'000)});

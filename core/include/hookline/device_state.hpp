@@ -84,6 +84,8 @@ class DeviceStateLoader {
   /// Takes bytes in any cut. With the trailer's last byte every plugin has loaded and applied its state, in
   /// chain order, and the device has taken over the stream's parameters.
   Result<void> write(std::span<const std::byte> bytes);
+  /// So many bytes more that no write() refuses: a transport may take them without waiting for a verdict.
+  size_t ahead() const { return reader_.ahead(); }
   /// Everything was written and applied.
   bool complete() const { return reader_.complete(); }
   /// Nothing more will come; ENODATA with what is missing.

@@ -36,7 +36,8 @@ class RequestServer {
   /// done anyway.
   Result<void> refresh_parameters();
 
-  /// Fills the slot's answer half.
+  /// Fills the slot's answer half. One to LOAD says how many bytes bring no verdict, so that the VMM need not
+  /// wait for them.
   void answer(vfio_pci_hooks_slot& slot) noexcept;
   void event(const vfio_pci_hooks_next& next) noexcept;
 

@@ -133,6 +133,10 @@ class StreamReader {
   /// Nothing more will come. ENODATA with the section, the offset and what was expected if that is too early.
   Result<void> end() const;
 
+  /// So many bytes more are taken whatever they are, and reach nobody: within a body the last byte of its
+  /// checksum is the first to bring a verdict. 0 where the next byte may.
+  size_t ahead() const;
+
   /// The trailer was verified, the sink took everything, and nothing came behind it.
   bool complete() const { return step_ == Step::complete && !error_; }
 

@@ -295,6 +295,10 @@ struct vfio_pci_hooks_parameters {
  * SAVE and LOAD are about the slice of the stream buffer that begins at offset. At most one of them is unanswered, and it
  * need not be waited for: SAVE comes before the VMM reads, as long as slices are free, and a slow answer to it makes a
  * worker late only from when the VMM waits. Older modules say 0 for the offset and for the length of SAVE: the whole buffer.
+ *
+ * The answer to LOAD may promise bytes ahead: so many more of the stream certainly follow, and the worker neither refuses
+ * one of them nor ends the stream before (the stream then fails with EINVAL). The VMM may write these without waiting for
+ * the worker. No promise (0) has each write() wait for the worker's answer to all of it, as older modules always do.
  */
 #define VFIO_PCI_HOOKS_REQ_SAVE		5	/* fill at most length bytes; index = VFIO_PCI_HOOKS_PHASE_* */
 #define VFIO_PCI_HOOKS_REQ_LOAD		6	/* length bytes of the stream are there */
@@ -319,8 +323,8 @@ struct vfio_pci_hooks_parameters {
 #define VFIO_PCI_HOOKS_ANSWER_END	(1U << 0)	/* SAVE: nothing follows in this phase. LOAD: complete and applied */
 
 /*
- * A slot: one request and its answer. The kernel writes the first half when it posts the request and reads each field of
- * the second half exactly once, when the worker hands the answer over by NEXT.
+ * A slot: one request and its answer. The kernel writes the first half when it posts the request, and 0 to dirty_bytes; it
+ * reads each field of the second half exactly once, when the worker hands the answer over by NEXT.
  */
 struct vfio_pci_hooks_slot {
 	/* kernel to worker */
@@ -337,7 +341,7 @@ struct vfio_pci_hooks_slot {
 	__u32 answer_length;		/* READ: length of the request. SAVE: bytes in the slice. IOCTL: bytes to copy out */
 	__u32 answer_flags;		/* VFIO_PCI_HOOKS_ANSWER_* */
 	__u64 initial_bytes;		/* SAVE: what PRECOPY_INFO says from now on */
-	__u64 dirty_bytes;
+	__u64 dirty_bytes;		/* the same. LOAD: bytes ahead, see REQ_LOAD */
 	/* both */
 	__u8  data[4096 - 64];
 };
