@@ -9,8 +9,10 @@
  * there are slices, and whatever else is asked of it waits behind one slice at most.
  *
  *   SAVE  reads ahead. What goes wrong ahead is told when all before it has been read.
- *   LOAD  writes behind, but only within one write(), which ends with the worker's word
- *         on its last byte.
+ *   LOAD  writes behind. A write() ends with the worker's word on its last byte, unless
+ *         the worker has promised that it will have none to say so soon. What goes wrong
+ *         with bytes that nobody waited for is told by the next write(), and by the arc out
+ *         of RESUMING, which without END fails.
  *
  * A file knows the channel, never the device, and may outlive both open and bind.
  * What ends it (an arc, a reset, a close) sets a flag and cancels its request, and
@@ -46,7 +48,6 @@ struct vph_data_file {
 	struct vph_session *session;	/* the one that began the stream; referenced */
 	int error;			/* sticky; may be read without the lock */
 	size_t taken;			/* bytes of a write() that has not ended */
-	u64 written;			/* by those that have */
 	u32 patience_ends;		/* of request, when somebody who does not wait... */
 	unsigned long patience_since;	/* ...found nothing first */
 
@@ -65,6 +66,8 @@ struct vph_data_file {
 	u32 first;			/* SAVE: read next. LOAD: with the worker */
 	u32 nr_full;			/* from that one on */
 	u32 drained;			/* bytes of the first */
+	u64 queued;			/* LOAD: put into slices; changes with vph_data_file.lock */
+	u64 promised;			/* LOAD: the worker has no word on any byte before */
 	u64 initial_bytes;
 	u64 dirty_bytes;
 	bool reinit;			/* initial_bytes has grown, and nobody has been told */
@@ -474,6 +477,14 @@ static int vph_load_ask_locked(struct vph_data_file *file)
 					file->slices[file->first].length);
 }
 
+/* No promise is taken back, and none goes beyond what a stream may have. */
+static void vph_load_promise_locked(struct vph_data_file *file, u64 ahead)
+{
+	u64 most = file->channel->def->max_state - file->total;
+
+	file->promised = max(file->promised, file->total + min(ahead, most));
+}
+
 static void vph_load_done(struct vph_channel *ch, struct vph_request *request)
 {
 	struct vph_data_file *file = container_of(request, struct vph_data_file, request);
@@ -489,16 +500,37 @@ static void vph_load_done(struct vph_channel *ch, struct vph_request *request)
 	vph_slice_done_locked(file);
 	if (request->answer_flags & VFIO_PCI_HOOKS_ANSWER_END) {
 		WRITE_ONCE(file->loaded, true);
-		/* Bytes behind the end. */
-		if (file->nr_full)
+		/* Bytes behind the end, or a promise that there would be some. */
+		if (file->nr_full || file->total < file->promised)
 			file->failed = -EINVAL;
 		file->nr_full = 0;
-	} else if (file->nr_full) {
-		file->failed = vph_load_ask_locked(file);
+		return;
 	}
+	vph_load_promise_locked(file, request->dirty_bytes);
+	if (file->nr_full)
+		file->failed = vph_load_ask_locked(file);
 }
 
-/* 0: all that was taken is loaded. -EINPROGRESS: not yet, and room: there is some. */
+/*
+ * Where in the stream buffer the next byte goes: behind the last ones, unless these are
+ * with the worker, which only has the first slice. At the beginning of a slice: only
+ * where one is free.
+ */
+static u32 vph_load_place(const struct vph_data_file *file)
+{
+	u32 last = (file->first + file->nr_full - 1) % file->nr_slices;
+
+	if (file->nr_full > 1 && file->slices[last].length < VPH_SLICE)
+		return last * VPH_SLICE + file->slices[last].length;
+	return vph_slice_free(file) * VPH_SLICE;
+}
+
+static bool vph_load_has_room(const struct vph_data_file *file)
+{
+	return file->nr_full < file->nr_slices || vph_load_place(file) % VPH_SLICE;
+}
+
+/* 0: nobody has to wait for what was taken. -EINPROGRESS: until it is loaded. */
 static int vph_load_look_locked(struct vph_data_file *file, size_t len, bool *room)
 {
 	int ret = vph_data_file_dead(file) ?: file->error ?: file->failed;
@@ -510,16 +542,17 @@ static int vph_load_look_locked(struct vph_data_file *file, size_t len, bool *ro
 		return -EIO;
 	if (file->loaded && file->taken < len)
 		return -EINVAL;
-	*room = file->nr_full < file->nr_slices;
-	return file->nr_full ? -EINPROGRESS : 0;
+	*room = vph_load_has_room(file);
+	return file->nr_full && file->queued > file->promised ? -EINPROGRESS : 0;
 }
 
-/* Into a free slice. 0 as well where the VMM's memory ends, with *len cut to what was taken. */
+/* Into a slice. 0 as well where the VMM's memory ends, with *len cut to what was taken. */
 static int vph_load_take(struct vph_data_file *file, const char __user *buf, size_t *len,
 			 bool may_wait)
 {
 	struct vph_channel *ch = file->channel;
-	u32 length, slice;
+	struct vph_slice *slice;
+	u32 place, length;
 	bool room;
 	int ret;
 
@@ -528,10 +561,10 @@ static int vph_load_take(struct vph_data_file *file, const char __user *buf, siz
 		return ret;
 	/* Nobody else fills slices, and those before it only become fewer. */
 	mutex_lock(&ch->lock);
-	slice = vph_slice_free(file);
+	place = vph_load_place(file);
 	mutex_unlock(&ch->lock);
-	length = min_t(size_t, *len - file->taken, VPH_SLICE);
-	if (copy_from_user(vph_slice_at(file, slice), buf + file->taken, length)) {
+	length = min_t(size_t, *len - file->taken, VPH_SLICE - place % VPH_SLICE);
+	if (copy_from_user(file->session->stream + place, buf + file->taken, length)) {
 		*len = file->taken;
 		return *len ? 0 : -EFAULT;
 	}
@@ -540,8 +573,16 @@ static int vph_load_take(struct vph_data_file *file, const char __user *buf, siz
 	ret = vph_load_look_locked(file, *len, &room);
 	if (ret && ret != -EINPROGRESS)
 		return ret;
-	file->slices[slice].length = length;
-	file->nr_full++;
+	/* The worker was given the slice meanwhile, without these bytes: once more. */
+	if (place != vph_load_place(file))
+		return 0;
+	slice = &file->slices[place / VPH_SLICE];
+	if (place % VPH_SLICE == 0) {
+		slice->length = 0;
+		file->nr_full++;
+	}
+	slice->length += length;
+	file->queued += length;
 	file->taken += length;
 	return vph_data_file_asks(file) ? 0 : vph_load_ask_locked(file);
 }
@@ -557,20 +598,22 @@ static int vph_load_fail(struct vph_data_file *file, int error)
 }
 
 /*
- * Ends with the worker's word on all of it: the VMM takes what was written for loaded.
- * Who does not want to wait for that gets -EAGAIN, and writes the same once more.
+ * Ends with the worker's word on all of it, for the VMM takes what was written for
+ * loaded; or earlier, where none of it brings that word. Who does not want to wait gets
+ * the bytes taken that need not be waited for, or else -EAGAIN, and writes the same once
+ * more.
  */
 static ssize_t vph_load_write(struct vph_data_file *file, const char __user *buf, size_t len,
 			      bool may_wait)
 {
 	struct vph_channel *ch = file->channel;
-	bool room;
+	bool room, behind;
 	u32 ends;
 	int ret;
 
 	if (file->taken > len)
 		return -EINVAL;
-	if (len > ch->def->max_state - file->written)
+	if (len - file->taken > ch->def->max_state - file->queued)
 		return vph_load_fail(file, -EFBIG);
 	for (;;) {
 		mutex_lock(&ch->lock);
@@ -578,19 +621,23 @@ static ssize_t vph_load_write(struct vph_data_file *file, const char __user *buf
 		ends = file->request.ends;
 		mutex_unlock(&ch->lock);
 
-		if ((!ret || ret == -EINPROGRESS) && room && file->taken < len)
-			ret = vph_load_take(file, buf, &len, may_wait);
-		else if (!ret)
+		behind = !ret;
+		if (behind && file->taken == len)
 			break;
-		else if (ret == -EINPROGRESS)
-			ret = vph_data_file_await(file, ends, may_wait);
+		if (behind || ret == -EINPROGRESS)
+			ret = room && file->taken < len ?
+			      vph_load_take(file, buf, &len, may_wait) :
+			      vph_data_file_await(file, ends, may_wait);
+		if (ret == -EAGAIN && behind && file->taken) {
+			len = file->taken;
+			break;
+		}
 		if (ret == -EAGAIN || ret == -EINTR || ret == -EFAULT)
 			return ret;
 		if (ret)
 			return vph_load_fail(file, ret);
 	}
 	file->taken = 0;
-	file->written += len;
 	return len;
 }
 
@@ -616,8 +663,9 @@ static ssize_t vph_data_file_write(struct file *filp, const char __user *buf, si
 /* -------------------------------------------------------------------------- both */
 
 /*
- * Ready: a read() or write() has something to say, or begins what it would wait for.
- * Not while the worker is asked, or where there is none to ask yet.
+ * Ready: a read() or write() has something to say, or begins what it would wait for, or
+ * a write() ends without the worker. Else not while the worker is asked, or where there
+ * is none to ask yet.
  */
 static __poll_t vph_data_file_poll(struct file *filp, struct poll_table_struct *wait)
 {
@@ -633,9 +681,11 @@ static __poll_t vph_data_file_poll(struct file *filp, struct poll_table_struct *
 		return mask | EPOLLERR;
 	if (READ_ONCE(file->error) || (saving && (file->nr_full || ch->incomplete)))
 		return mask;
-	if (vph_data_file_asks(file) || !(READ_ONCE(file->session) ?: ch->session))
-		return 0;
-	return mask;
+	if (!vph_data_file_asks(file))
+		return (READ_ONCE(file->session) ?: ch->session) ? mask : 0;
+	if (!saving && vph_load_has_room(file) && file->queued < file->promised)
+		return mask;
+	return 0;
 }
 
 static int vph_data_file_release(struct inode *inode, struct file *filp)

@@ -108,6 +108,7 @@ void answer(Actor& a, Worker& w, vfio_pci_hooks_slot& slot) {
       break;
     case VFIO_PCI_HOOKS_REQ_LOAD:
       slot.answer_flags = a.random.one_in(2) ? VFIO_PCI_HOOKS_ANSWER_END : 0;
+      if (a.random.one_in(2)) slot.dirty_bytes = a.random.below(2 * VFIO_PCI_HOOKS_STREAM_SLICE);
       break;
     default:
       slot.answer = VFIO_PCI_HOOKS_PASS;

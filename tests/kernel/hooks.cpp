@@ -279,6 +279,8 @@ class Server {
       if (slice[i] != pattern(loaded_ + i)) board_.load_matches = false;
     loaded_ += slot.length;
     board_.loaded_bytes = loaded_;
+    if (const uint64_t record = board_.record) slot.dirty_bytes = record - 1 - loaded_ % record;
+    if (board_.endless) slot.dirty_bytes = ~uint64_t{0};
     slot.answer = board_.load_error;
     if (slot.answer == 0 && loaded_ >= board_.state_bytes) slot.answer_flags = VFIO_PCI_HOOKS_ANSWER_END;
   }

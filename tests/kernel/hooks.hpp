@@ -90,6 +90,8 @@ struct Board {
   std::atomic<uint64_t> save_fails_at{~uint64_t{0}};  ///< byte of the state in whose place comes save_error
   std::atomic<bool> pre_copy_goes_on{false};          ///< no answer ends PRE_COPY: nothing more is nothing now
   std::atomic<uint64_t> saves_allowed{~uint64_t{0}}, loads_allowed{~uint64_t{0}};  ///< the next one is answered when there are more
+  std::atomic<uint64_t> record{0};  ///< not 0: so many bytes of the state belong together, and only the last of them is judged
+  std::atomic<bool> endless{false};                   ///< each answer to a request to load promises more than there can be
   std::atomic<Lie> lie{Lie::none};
   std::atomic<uint64_t> initial_bytes{0};  ///< that are left, says each answer to a request to save
   std::atomic<int32_t> save_error{0}, load_error{0};  ///< -errno; of saving: at once, or where save_fails_at says

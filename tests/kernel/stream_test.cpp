@@ -390,6 +390,280 @@ TEST_F(StreamTest, MP2_AWriteIsCutWhereTheMemoryOfTheVmmEnds) {
   EXPECT_TRUE(one.device().set_state(kRunning));
 }
 
+// ---- writing behind, over the end of a write(): as far as the worker has promised to have no word
+
+constexpr size_t kCall = 32 << 10;  // what QEMU writes at a time
+
+class BehindTest : public StreamTest {
+ protected:
+  // The first write() is loaded, and nothing after it before the test allows it.
+  Served& begin(uint64_t state_bytes, uint64_t record, uint32_t limit_ms = 10000) {
+    Served& one = start(0, limit_ms);
+    one.board->state_bytes = static_cast<uint32_t>(state_bytes);
+    one.board->record = record;
+    one.board->loads_allowed = 1;
+    state_ = part_of_state(0, state_bytes);
+    written_ = 0;
+    stream_ = go(one, kResuming);
+    EXPECT_EQ(call(), 0);
+    EXPECT_EQ(one.board->loaded_bytes, kCall);
+    return one;
+  }
+  // The next bytes of the state; an errno, and nothing is written.
+  int call(size_t most = kCall) {
+    const size_t length = std::min(most, state_.size() - written_);
+    const ssize_t done = ::write(stream_.get(), state_.data() + written_, length);
+    if (done < 0) return errno;
+    written_ += static_cast<size_t>(done);
+    return 0;
+  }
+  void call_until(uint64_t written) {
+    while (written_ < written) ASSERT_EQ(call(), 0);
+  }
+  // Nothing is left of a stream that ended in its middle.
+  void expect_whole_stream(Served& one) {
+    one.board->loads_allowed = kAlways;
+    stream_ = go(one, kResuming);
+    written_ = 0;
+    while (written_ < state_.size()) ASSERT_EQ(call(), 0);
+    EXPECT_TRUE(one.board->load_matches);
+    EXPECT_TRUE(one.device().set_state(kRunning));
+  }
+  void TearDown() override {
+    for (auto& one : served_)
+      if (one) one->board->loads_allowed = kAlways;
+    stream_.reset();
+    StreamTest::TearDown();
+  }
+
+  std::vector<uint8_t> state_;
+  size_t written_ = 0;
+  vfio::Descriptor stream_;
+};
+
+TEST_F(BehindTest, MP2_WritesWithinThePromiseDoNotWaitForTheWorker) {
+  Served& one = begin(1 << 20, 1 << 20);
+  call_until(state_.size() - kCall);
+  EXPECT_EQ(one.board->loaded_bytes, kCall) << "the worker has answered nothing since";
+  EXPECT_TRUE(one.is_asked(one.board->loads, 2));
+  std::atomic<int> error = -1;
+  std::thread vmm([&] { error = call(); });
+  std::this_thread::sleep_for(100ms);
+  EXPECT_EQ(error, -1) << "the last byte is judged";
+  one.board->loads_allowed = kAlways;
+  vmm.join();
+  EXPECT_EQ(error, 0);
+  EXPECT_EQ(one.board->loads, 3u) << "what came meanwhile is one request";
+  EXPECT_EQ(one.board->loaded_bytes, state_.size());
+  EXPECT_TRUE(one.board->load_matches);
+  EXPECT_TRUE(one.device().set_state(kRunning));
+}
+
+TEST_F(BehindTest, MP2_OneByteAtATimeAndEachJudgementInItsWrite) {
+  constexpr size_t kRecord = 1000;
+  Served& one = start();
+  one.board->state_bytes = 5 * kRecord;
+  one.board->record = kRecord;
+  state_ = part_of_state(0, 5 * kRecord);
+  stream_ = go(one, kResuming);
+  while (written_ < state_.size()) {
+    ASSERT_EQ(call(1), 0);
+    ASSERT_LE(one.board->loaded_bytes, written_);
+    if (written_ % kRecord == 0) {
+      ASSERT_EQ(one.board->loaded_bytes, written_);
+    }
+  }
+  EXPECT_TRUE(one.board->load_matches);
+  EXPECT_TRUE(one.device().set_state(kRunning));
+}
+
+TEST_F(BehindTest, RL1_NoMoreIsTakenThanThereAreSlices) {
+  Served& one = begin(6 << 20, 6 << 20);
+  never_wait(stream_);
+  EXPECT_EQ(ready(stream_), POLLOUT);
+  int error = 0;
+  while ((error = call()) == 0) {
+  }
+  EXPECT_EQ(error, EAGAIN);
+  // One slice is with the worker, as it was when it was asked; the others are full.
+  const uint64_t most = kCall + kCall + (VFIO_PCI_HOOKS_STREAM_SLICES - 1) * VFIO_PCI_HOOKS_STREAM_SLICE;
+  EXPECT_EQ(written_, most);
+  EXPECT_EQ(ready(stream_, 100), 0);
+  EXPECT_EQ(one.board->loaded_bytes, kCall);
+  one.board->loads_allowed = 2;
+  EXPECT_EQ(ready(stream_, 10000), POLLOUT) << "a slice is free";
+  EXPECT_EQ(call(2 * VFIO_PCI_HOOKS_STREAM_SLICE), 0);
+  EXPECT_EQ(written_, most + VFIO_PCI_HOOKS_STREAM_SLICE) << "what there was room for";
+  one.board->loads_allowed = kAlways;
+  while (written_ < state_.size()) {
+    ASSERT_EQ(ready(stream_, 10000), POLLOUT);
+    error = call();
+    ASSERT_TRUE(error == 0 || error == EAGAIN) << error;
+  }
+  EXPECT_EQ(one.board->loaded_bytes, state_.size()) << "each byte once, the last one with its write";
+  EXPECT_TRUE(one.board->load_matches);
+  EXPECT_TRUE(one.device().set_state(kRunning));
+}
+
+TEST_F(BehindTest, RL2_NoMoreIsTakenThanWasPromised) {
+  constexpr size_t kRecord = 3 * kCall + kCall / 2;
+  Served& one = begin(2 * kRecord, kRecord);
+  never_wait(stream_);
+  call_until(3 * kCall);
+  EXPECT_EQ(ready(stream_), POLLOUT) << "a byte could be written";
+  EXPECT_EQ(call(), EAGAIN) << "not this one";
+  EXPECT_EQ(ready(stream_, 100), 0);
+  EXPECT_EQ(call(), EAGAIN);
+  one.board->loads_allowed = kAlways;
+  EXPECT_EQ(ready(stream_, 10000), POLLOUT);
+  int error = EAGAIN;
+  EXPECT_TRUE(sysfs::wait_until([&] { return (error = call()) != EAGAIN; }, 10s));
+  EXPECT_EQ(error, 0);
+  EXPECT_GE(one.board->loaded_bytes, kRecord) << "what is behind the judgement need not be loaded";
+  while (written_ < state_.size()) {
+    ASSERT_EQ(ready(stream_, 10000), POLLOUT);
+    error = call();
+    ASSERT_TRUE(error == 0 || error == EAGAIN) << error;
+  }
+  EXPECT_TRUE(one.board->load_matches);
+  EXPECT_TRUE(one.device().set_state(kRunning));
+}
+
+TEST_F(BehindTest, RL2_AnErrorBehindIsToldByTheNextWrite) {
+  Served& one = begin(1 << 20, 1 << 20);
+  call_until(5 * kCall);
+  one.board->load_error = -EXDEV;
+  one.board->loads_allowed = kAlways;
+  int error = 0;
+  EXPECT_TRUE(sysfs::wait_until([&] { return (error = call(1)) != 0; }, 10s));
+  EXPECT_EQ(error, EXDEV);
+  EXPECT_LT(written_, state_.size() / 2) << "and not by the last one";
+  EXPECT_EQ(call(), EXDEV) << "and it stays";
+  EXPECT_EQ(one.board->loads, 2u) << "nothing more of a refused stream reaches the worker";
+  one.board->load_error = 0;
+  EXPECT_FALSE(one.device().set_state(kRunning));
+  ASSERT_TRUE(one.device().reset());
+  expect_whole_stream(one);
+}
+
+TEST_F(BehindTest, RL2_AnErrorBehindTheLastWriteFailsTheArc) {
+  Served& one = begin(1 << 20, 1 << 20);
+  call_until(state_.size() - kCall);
+  one.board->load_error = -EXDEV;
+  one.board->loads_allowed = kAlways;
+  ASSERT_TRUE(one.is_asked(one.board->loads, 2));
+  const auto arc = one.device().set_state(kRunning);
+  ASSERT_FALSE(arc);
+  EXPECT_EQ(arc.error().code, EINVAL);
+  one.board->load_error = 0;
+  ASSERT_TRUE(one.device().reset());
+  expect_whole_stream(one);
+}
+
+// Bytes that nobody waited for hold up nothing: neither an arc nor a reset nor a close waits for the worker.
+TEST_F(BehindTest, RL1_AStreamMayEndWithBytesInItsSlices) {
+  Served& one = begin(3 << 20, 3 << 20);
+  enum { arc, reset, file_closed, end };
+  for (int how = arc; how != end; ++how) {
+    SCOPED_TRACE(how);
+    const uint64_t late = one.board->late_answers;
+    call_until(5 << 19);
+    ASSERT_TRUE(one.is_asked(one.board->loads, one.board->loads_allowed + 1));
+    EXPECT_EQ(one.board->loaded_bytes, kCall);
+    if (how == file_closed) stream_.reset();
+    if (how != reset) {
+      EXPECT_FALSE(one.device().set_state(kRunning)) << "it is not whole";
+    }
+    ASSERT_TRUE(one.device().reset());
+    if (stream_) {
+      EXPECT_EQ(ready(stream_), POLLOUT | POLLERR);
+      EXPECT_NE(call(), 0);
+    }
+    EXPECT_EQ(one.board->late_answers, late) << "the worker is still at it";
+    expect_whole_stream(one);
+    EXPECT_EQ(one.board->late_answers, late + 1) << "refused, and the session goes on";
+    one.board->loads_allowed = one.board->loads + 1;
+    stream_ = go(one, kResuming);
+    written_ = 0;
+    EXPECT_EQ(call(), 0);
+  }
+  EXPECT_EQ(control_.status(vf_).revoked, 0u);
+}
+
+TEST_F(BehindTest, RL1_TheCloseOfTheDeviceWaitsForNoByteBehind) {
+  Served& one = begin(3 << 20, 3 << 20);
+  call_until(5 << 19);
+  one.guest.reset();
+  EXPECT_EQ(ready(stream_), POLLOUT | POLLERR);
+  EXPECT_EQ(call(), ENODEV);
+  EXPECT_EQ(one.board->late_answers, 0u) << "the worker is still at it";
+}
+
+TEST_F(BehindTest, RL5_TheEndOfTheWorkerIsTheEndOfTheStream) {
+  Served& one = begin(3 << 20, 3 << 20);
+  call_until(5 << 19);
+  one.worker.kill();
+  EXPECT_EQ(ready(stream_), POLLOUT);
+  EXPECT_EQ(call(), EIO);
+  EXPECT_FALSE(one.device().set_state(kRunning));
+  ASSERT_TRUE(one.device().reset());
+}
+
+TEST_F(BehindTest, MP3_AWorkerIsLateOnlyWithWhatIsWaitedFor) {
+  constexpr uint32_t kLimitMs = 300;
+  Served& one = begin(1 << 20, 1 << 20, kLimitMs);
+  call_until(state_.size() - kCall);
+  std::this_thread::sleep_for(std::chrono::milliseconds(4 * kLimitMs * sysfs::slowness()));
+  EXPECT_EQ(control_.status(vf_).revoked, 0u);
+  EXPECT_EQ(call(), ETIMEDOUT);
+  EXPECT_EQ(control_.status(vf_).revoked, 1u);
+  EXPECT_FALSE(one.device().set_state(kRunning));
+  ASSERT_TRUE(one.device().reset());
+}
+
+// What the worker says is not believed: no stream is longer than the definition allows, none ends where more was promised.
+TEST_F(BehindTest, RL1_APromiseThatIsNotKeptFailsTheStream) {
+  Served& one = start();
+  one.board->endless = true;
+  one.board->state_bytes = 2 * kCall;
+  one.board->loads_allowed = 1;
+  state_ = part_of_state(0, 17 << 20);
+  stream_ = go(one, kResuming);
+  EXPECT_EQ(call(), 0);
+  EXPECT_EQ(call(), 0) << "the worker has said that it does not end here";
+  one.board->loads_allowed = kAlways;
+  ASSERT_TRUE(sysfs::wait_until([&] { return one.board->loaded_bytes == 2 * kCall; }, 10s));
+  std::this_thread::sleep_for(100ms);
+  EXPECT_FALSE(one.device().set_state(kRunning));
+  ASSERT_TRUE(one.device().reset());
+
+  one.board->state_bytes = 17 << 20;
+  stream_ = go(one, kResuming);
+  written_ = 0;
+  call_until(16 << 20);
+  EXPECT_EQ(call(), EFBIG);
+  EXPECT_FALSE(one.device().set_state(kRunning));
+  ASSERT_TRUE(one.device().reset());
+}
+
+// The worker asks for the slice while it grows, over and over: no byte is lost, none comes twice.
+TEST_F(BehindTest, MP2_WhatIsWrittenWhileTheWorkerTakesItComesOnce) {
+  constexpr size_t kRecord = 300'001;
+  Served& one = start();
+  one.board->state_bytes = 40 * kRecord;
+  one.board->record = kRecord;
+  state_ = part_of_state(0, 40 * kRecord);
+  stream_ = go(one, kResuming);
+  uint32_t random = 1;
+  while (written_ < state_.size()) {
+    random = random * 1664525 + 1013904223;
+    ASSERT_EQ(call(1 + (random >> 8) % (random >> 30 ? 5000 : 400'000)), 0);
+  }
+  EXPECT_EQ(one.board->loaded_bytes, state_.size());
+  EXPECT_TRUE(one.board->load_matches);
+  EXPECT_TRUE(one.device().set_state(kRunning));
+}
+
 // ---- not waiting
 
 TEST_F(StreamTest, MP2_PollAndReadsThatDoNotWait) {
