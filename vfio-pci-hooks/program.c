@@ -17,6 +17,23 @@
 #define VPH_MAX_STEP_US		(100 * USEC_PER_MSEC)
 #define VPH_MAX_PROGRAM_US	USEC_PER_SEC
 #define VPH_POLL_US		50
+/* What a FILL writes before others get the processor, and the lock: less than a millisecond. */
+#define VPH_FILL_PIECE		SZ_64K
+
+/* The host's interrupts: nobody but the kernel writes there. */
+static bool vph_in_msix_table(struct pci_dev *pdev, unsigned int bar, u64 offset, u64 length)
+{
+	u32 table, start;
+	u16 control;
+
+	if (!pdev->msix_cap)
+		return false;
+	pci_read_config_dword(pdev, pdev->msix_cap + PCI_MSIX_TABLE, &table);
+	pci_read_config_word(pdev, pdev->msix_cap + PCI_MSIX_FLAGS, &control);
+	start = table & PCI_MSIX_TABLE_OFFSET;
+	return bar == (table & PCI_MSIX_TABLE_BIR) && offset + length > start &&
+	       offset < (u64)start + ((control & PCI_MSIX_FLAGS_QSIZE) + 1) * PCI_MSIX_ENTRY_SIZE;
+}
 
 static int vph_step_check(struct pci_dev *pdev, const struct vfio_pci_hooks_step *step,
 			  bool may_wait)
@@ -33,8 +50,7 @@ static int vph_step_check(struct pci_dev *pdev, const struct vfio_pci_hooks_step
 			return -EINVAL;
 		break;
 	case VFIO_PCI_HOOKS_STEP_FILL:
-		if (step->timeout_us || step->width != 4 || !step->mask || step->mask % 4 ||
-		    step->mask > VFIO_PCI_HOOKS_MAX_FILL)
+		if (step->timeout_us || step->width != 4 || !step->mask || step->mask % 4)
 			return -EINVAL;
 		break;
 	case VFIO_PCI_HOOKS_STEP_POLL:
@@ -57,18 +73,32 @@ static int vph_step_check(struct pci_dev *pdev, const struct vfio_pci_hooks_step
 	    (u64)step->offset + vph_step_length(step) > pci_resource_len(pdev, step->bar))
 		return -EINVAL;
 	if (step->op == VFIO_PCI_HOOKS_STEP_FILL &&
-	    !(pci_resource_flags(pdev, step->bar) & IORESOURCE_MEM))
+	    (!(pci_resource_flags(pdev, step->bar) & IORESOURCE_MEM) ||
+	     vph_in_msix_table(pdev, step->bar, step->offset, step->mask)))
 		return -EINVAL;
 	return 0;
 }
 
 int vph_program_check(struct pci_dev *pdev, const struct vph_program *program, bool may_wait)
 {
+	u64 filled[PCI_STD_NUM_BARS] = {};
 	unsigned int i;
 	int ret;
 
 	for (i = 0; program && i < program->nr; i++) {
-		ret = vph_step_check(pdev, &program->steps[i], may_wait);
+		const struct vfio_pci_hooks_step *step = &program->steps[i];
+
+		ret = vph_step_check(pdev, step, may_wait);
+		/*
+		 * The size of the BARs is all that bounds how long a program fills, so none
+		 * does it twice: one posted store for each 8 bytes. A device for which that is
+		 * too long needs a reset of its own.
+		 */
+		if (!ret && step->op == VFIO_PCI_HOOKS_STEP_FILL) {
+			filled[step->bar] += step->mask;
+			if (filled[step->bar] > pci_resource_len(pdev, step->bar))
+				ret = -EINVAL;
+		}
 		if (ret) {
 			pci_notice_ratelimited(pdev, "step %u of a program is not valid\n", i);
 			return ret;
@@ -77,7 +107,7 @@ int vph_program_check(struct pci_dev *pdev, const struct vph_program *program, b
 	return 0;
 }
 
-/* A FILL of no length goes on to the end of its BAR. */
+/* A FILL of no length goes on to the end of its BAR; the check refuses what 32 bits do not hold. */
 static void vph_fill_to_end(struct pci_dev *pdev, struct vph_program *program)
 {
 	unsigned int i;
@@ -99,7 +129,6 @@ struct vph_program *vph_program_copy(struct pci_dev *pdev,
 {
 	struct vph_program *program;
 	unsigned long us = 0;
-	u64 filled = 0;
 	unsigned int i;
 	int ret;
 
@@ -122,13 +151,10 @@ struct vph_program *vph_program_copy(struct pci_dev *pdev,
 	ret = vph_program_check(pdev, program, may_wait);
 	if (ret)
 		goto out_free;
-	for (i = 0; i < program->nr; i++) {
+	for (i = 0; i < program->nr; i++)
 		us += program->steps[i].timeout_us;
-		if (program->steps[i].op == VFIO_PCI_HOOKS_STEP_FILL)
-			filled += program->steps[i].mask;
-	}
 	ret = -EINVAL;
-	if (us > VPH_MAX_PROGRAM_US || filled > VFIO_PCI_HOOKS_MAX_FILL)
+	if (us > VPH_MAX_PROGRAM_US)
 		goto out_free;
 	return program;
 
@@ -173,14 +199,13 @@ static int vph_step_poll(struct vph_device *hdev, const struct vfio_pci_hooks_st
 
 static int vph_step_fill(struct vph_device *hdev, const struct vfio_pci_hooks_step *step)
 {
-	struct vfio_pci_hooks_step word = *step;
-	u32 value = step->value;
+	u32 at, length;
 	int ret = 0;
 
-	for (; !ret && word.offset - step->offset < step->mask; word.offset += step->width) {
-		if (IS_ALIGNED(word.offset, SZ_4K))
-			cond_resched();
-		ret = vph_register(hdev, &word, &value, true);
+	for (at = 0; !ret && at < step->mask; at += length) {
+		length = min_t(u32, step->mask - at, VPH_FILL_PIECE);
+		ret = vph_bar_fill(hdev, step->bar, (u64)step->offset + at, length, step->value);
+		cond_resched();
 	}
 	return ret;
 }
@@ -264,17 +289,12 @@ static void vph_raw_write(void __iomem *io, unsigned int width, u32 value)
 
 static void vph_raw_fill(void __iomem *io, const struct vfio_pci_hooks_step *step)
 {
-	bool bytes = step->value == 0x01010101U * (u8)step->value;
 	u32 at, length;
 
 	for (at = 0; at < step->mask; at += length) {
-		if (IS_ALIGNED(at, SZ_4K))
-			cond_resched();
-		length = bytes ? min_t(u32, step->mask - at, SZ_4K) : step->width;
-		if (bytes)
-			memset_io(io + at, (u8)step->value, length);
-		else
-			vph_raw_write(io + at, step->width, step->value);
+		length = min_t(u32, step->mask - at, VPH_FILL_PIECE);
+		vph_fill_words(io + at, length, step->value);
+		cond_resched();
 	}
 }
 

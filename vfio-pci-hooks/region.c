@@ -4,6 +4,7 @@
  * everything else goes the way it goes under vfio-pci.
  */
 #include <linux/cleanup.h>
+#include <linux/io-64-nonatomic-lo-hi.h>
 #include <linux/mm.h>
 #include <linux/pm_runtime.h>
 #include <linux/slab.h>
@@ -51,27 +52,41 @@ static int vph_io(struct vfio_pci_core_device *core, bool test_mem, void __iomem
 	return ret;
 }
 
-/* The same with memory decoding switched on for the moment of the access. */
-static int vph_io_forced(struct vph_device *hdev, void __iomem *io, unsigned int length,
-			 void *data, bool write)
+/* Memory decoding switched on for the moment of an access that nobody else disturbs. */
+static int vph_force_begin(struct vph_device *hdev, u16 *command)
 {
 	struct vfio_pci_core_device *core = &hdev->core;
 	struct pci_dev *pdev = core->pdev;
-	u16 command;
-	int ret;
 
 	down_write(&core->memory_lock);
 	if (pdev->current_state != PCI_D0) {
 		up_write(&core->memory_lock);
 		return -EIO;
 	}
-	pci_read_config_word(pdev, PCI_COMMAND, &command);
+	pci_read_config_word(pdev, PCI_COMMAND, command);
+	if (!(*command & PCI_COMMAND_MEMORY))
+		pci_write_config_word(pdev, PCI_COMMAND, *command | PCI_COMMAND_MEMORY);
+	return 0;
+}
+
+static void vph_force_end(struct vph_device *hdev, u16 command)
+{
 	if (!(command & PCI_COMMAND_MEMORY))
-		pci_write_config_word(pdev, PCI_COMMAND, command | PCI_COMMAND_MEMORY);
-	ret = vph_io(core, false, io, length, data, write);
-	if (!(command & PCI_COMMAND_MEMORY))
-		pci_write_config_word(pdev, PCI_COMMAND, command);
-	up_write(&core->memory_lock);
+		pci_write_config_word(hdev->core.pdev, PCI_COMMAND, command);
+	up_write(&hdev->core.memory_lock);
+}
+
+static int vph_io_forced(struct vph_device *hdev, void __iomem *io, unsigned int length,
+			 void *data, bool write)
+{
+	u16 command;
+	int ret;
+
+	ret = vph_force_begin(hdev, &command);
+	if (ret)
+		return ret;
+	ret = vph_io(&hdev->core, false, io, length, data, write);
+	vph_force_end(hdev, command);
 	return ret;
 }
 
@@ -107,6 +122,45 @@ int vph_bar_unit(struct vph_device *hdev, unsigned int bar, u64 offset, unsigned
 	ret = vph_io(core, memory, io + offset, length, data, write);
 	if (ret == -EIO && memory && force)
 		ret = vph_io_forced(hdev, io + offset, length, data, write);
+	pm_runtime_put(&pdev->dev);
+	return ret;
+}
+
+/* Stores as wide as they come: with the uncached mappings of BARs it is their number that takes time. */
+void vph_fill_words(void __iomem *io, u32 length, u32 value)
+{
+	u64 wide = (u64)value << 32 | value;
+	u32 at = 0;
+
+	if (length && !IS_ALIGNED((unsigned long)io, sizeof(wide))) {
+		iowrite32(value, io);
+		at = sizeof(value);
+	}
+	for (; at + sizeof(wide) <= length; at += sizeof(wide))
+		writeq_relaxed(wide, io + at);
+	if (at < length)
+		iowrite32(value, io + at);
+}
+
+/* A piece of a memory BAR filled with this word, memory decoding on or off. */
+int vph_bar_fill(struct vph_device *hdev, unsigned int bar, u64 offset, u32 length, u32 value)
+{
+	struct pci_dev *pdev = hdev->core.pdev;
+	void __iomem *io;
+	u16 command;
+	int ret;
+
+	io = vph_iomap(&hdev->core, bar);
+	if (IS_ERR(io))
+		return PTR_ERR(io);
+	ret = pm_runtime_resume_and_get(&pdev->dev);
+	if (ret)
+		return -EIO;
+	ret = vph_force_begin(hdev, &command);
+	if (!ret) {
+		vph_fill_words(io + offset, length, value);
+		vph_force_end(hdev, command);
+	}
 	pm_runtime_put(&pdev->dev);
 	return ret;
 }

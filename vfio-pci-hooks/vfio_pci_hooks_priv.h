@@ -235,6 +235,8 @@ int vph_user_unit(struct vph_device *hdev, const struct vph_segment *segment, un
 		  bool write);
 int vph_bar_unit(struct vph_device *hdev, unsigned int bar, u64 offset, unsigned int length,
 		 void *data, bool write, bool force);
+void vph_fill_words(void __iomem *io, u32 length, u32 value);
+int vph_bar_fill(struct vph_device *hdev, unsigned int bar, u64 offset, u32 length, u32 value);
 
 /* ---------------------------------------------------------------- call.c */
 

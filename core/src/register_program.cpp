@@ -2,6 +2,7 @@
 #include "register_program.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <chrono>
 #include <thread>
@@ -130,19 +131,22 @@ Result<void> check_program(std::string_view name, std::span<const hookline_step>
   if (steps.size() > HOOKLINE_MAX_STEPS)
     return fail(EINVAL, fmt::format("{} program: {} steps, at most {} are allowed", name, steps.size(),
                                     HOOKLINE_MAX_STEPS));
-  uint64_t total_us = 0, filled = 0;
+  uint64_t total_us = 0;
+  std::array<uint64_t, 6> filled = {};
   for (size_t i = 0; i < steps.size(); ++i) {
     if (const std::string why = fault(steps[i], may_wait, bar_sizes); !why.empty())
       return fail(EINVAL, fmt::format("{} program, step {}: {}", name, i, why));
     total_us += steps[i].timeout_us;
-    if (steps[i].op == HOOKLINE_STEP_FILL) filled += length_of(steps[i], bar_sizes);
+    if (bar_sizes.empty() || steps[i].op != HOOKLINE_STEP_FILL) continue;
+    uint64_t& all = filled[steps[i].bar];
+    all += length_of(steps[i], bar_sizes);
+    if (all > bar_sizes[steps[i].bar])
+      return fail(EINVAL, fmt::format("{} program, step {}: with it the program fills {:#x} bytes of BAR {}, which has {:#x}: fill none twice",
+                                      name, i, all, steps[i].bar, bar_sizes[steps[i].bar]));
   }
   if (total_us > kMaxProgramUs)
     return fail(EINVAL, fmt::format("{} program: it may wait {} us in all, at most {} are allowed", name,
                                     total_us, kMaxProgramUs));
-  if (filled > HOOKLINE_MAX_FILL)
-    return fail(EINVAL, fmt::format("{} program: it fills {} bytes in all, at most {} are allowed", name,
-                                    filled, HOOKLINE_MAX_FILL));
   return {};
 }
 

@@ -107,11 +107,18 @@ TEST(CheckProgram, RefusesWhatTheKernelRefuses) {
   EXPECT_FALSE(check_program("reset", std::vector(1, delay(0)), false, bars));
   EXPECT_TRUE(check_program("reset", std::vector(1, fill(0, 0xfc, 4)), false, bars));
   EXPECT_TRUE(check_program("reset", std::vector(1, fill(0, 0x80, 0)), false, bars));
-  EXPECT_TRUE(check_program("reset", std::vector(2, fill(0, 0, 32 << 20)), false));
-  const uint64_t large[6] = {HOOKLINE_MAX_FILL + 4};
-  EXPECT_TRUE(check_program("reset", std::vector(1, fill(0, 4, 0)), false, large));
-  EXPECT_FALSE(check_program("reset", std::vector(1, fill(0, 0, 0)), false, large));
-  EXPECT_FALSE(check_program("reset", std::vector{fill(0, 0, 64 << 20), fill(0, 0, 4)}, false));
+}
+
+TEST(CheckProgram, RL1_AProgramFillsABarOnceAndAllOfIt) {
+  const uint64_t bars[6] = {256 << 20, 0, 0x1000};
+  EXPECT_TRUE(check_program("reset", std::vector{fill(0, 0, 0), fill(2, 0, 0)}, false, bars));
+  EXPECT_TRUE(check_program("reset", std::vector(2, fill(0, 0, 128 << 20)), false, bars));
+  EXPECT_FALSE(check_program("reset", std::vector{fill(0, 0, (256 << 20) + 4)}, false, bars));
+  const Result<void> twice = check_program("reset", std::vector{fill(0, 0, 0), fill(0, 0, 4)}, false, bars);
+  ASSERT_FALSE(twice);
+  EXPECT_EQ(twice.error().text,
+            "reset program, step 1: with it the program fills 0x10000004 bytes of BAR 0, which has 0x10000000: fill none twice");
+  EXPECT_TRUE(check_program("reset", std::vector(2, fill(0, 0, 256 << 20)), false)) << "sizes that are not known yet";
 }
 
 }  // namespace

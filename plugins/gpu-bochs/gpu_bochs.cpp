@@ -18,7 +18,7 @@ namespace {
 
 using namespace hookline;
 
-constexpr uint32_t kVramBar = 0, kBar = 2, kPage = 4096, kMaxVram = 64 << 20;
+constexpr uint32_t kVramBar = 0, kBar = 2, kPage = 4096, kMaxVram = 512 << 20;  // of secondary-vga; bochs-display has up to 256 MiB
 constexpr uint32_t kClass = 0x0a, kClassVga = 0x0300;  // in config space
 constexpr uint32_t kByteOrder = 0x604, kLittle = 0x1e1e1e1e, kBig = 0xbebebebe;
 enum : uint32_t { kId, kXres, kYres, kBpp, kEnable, kBank, kVirtWidth, kVirtHeight, kXOffset, kYOffset, kMemory };
@@ -194,7 +194,7 @@ class GpuBochs final : public MigrationOwner {
     const uint64_t bytes = uint64_t{mode(kMemory)} << 16;
     if (bytes == 0 || bytes > kMaxVram)
       raise(ENODEV, "the display says that it has " + std::to_string(bytes >> 20) + " MiB of video memory, up to " +
-                        std::to_string(kMaxVram >> 20) + " can be moved: give it less (vgamem)");
+                        std::to_string(kMaxVram >> 20) + " are known of such devices");
     pages_ = static_cast<uint32_t>(bytes / kPage);
     vga_ = port(kSequencer) < 8;  // without ports there is nothing
     // Behind the window at 0xa0000, which only a VGA controller proper has, nobody sees who writes.

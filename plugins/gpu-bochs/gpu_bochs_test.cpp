@@ -491,6 +491,18 @@ TEST_F(GpuBochsTest, OtherVariantsAndOtherMemoryAreRefusedWithTheReason) {
   }
 }
 
+// Moved are all sizes that QEMU gives; what says something else is another device.
+TEST_F(GpuBochsTest, MemoryThatNoDisplayHasIsRefused) {
+  hookline_model model = kBochs;
+  model.read = [](void* self, uint32_t bar, uint64_t offset, uint32_t width) -> uint64_t {
+    const uint64_t value = hookline_model_v1.read(self, bar, offset, width);
+    return bar == 2 && offset == 0x500 + 2 * kMemory ? 0x2010 : value;
+  };
+  const Result<Bytes> stream = stop_and_save(*make(0, model));
+  ASSERT_FALSE(stream);
+  EXPECT_THAT(stream.error().text, HasSubstr("has 513 MiB of video memory, up to 512 are known"));
+}
+
 // ---- hostile streams
 
 struct Hostile {

@@ -303,6 +303,29 @@ TEST_F(TouchedTest, MP2_AResetTouchesEverythingAndTheProgramScrubs) {
   EXPECT_THAT(worker_->take(), ElementsAre(77, kPages - 1));
 }
 
+// One that begins and ends in the middle of 8 bytes, with memory decoding off as well.
+TEST_F(TouchedTest, RL1_AProgramOfAnyKindFillsWhatItSaysAndNothingElse) {
+  constexpr uint32_t kStopped = 0x11223344, kStarted = 0x55667788;
+  const auto inner = [](uint32_t value) {
+    return vfio_pci_hooks_step{VFIO_PCI_HOOKS_STEP_FILL, 0, 4, 0, 4, kPages * kPage - 8, value, 0};
+  };
+  Definition d = definition();
+  d.stop = {inner(kStopped)};
+  d.start = {inner(kStarted)};
+  start(d);
+  for (const auto& [state, value] : {std::pair{VFIO_DEVICE_STATE_STOP, kStopped}, {VFIO_DEVICE_STATE_RUNNING, kStarted}}) {
+    ASSERT_TRUE(guest_->device.write<uint16_t>(VFIO_PCI_CONFIG_REGION_INDEX, 4, 0));
+    ASSERT_TRUE(guest_->device.set_state(state));
+    ASSERT_TRUE(guest_->device.enable_memory_and_dma());
+    const vfio::Mapping memory = map();
+    EXPECT_EQ(memory.word(0), kFresh);
+    EXPECT_EQ(memory.word(kPages * kPage - 4), kFresh);
+    uint64_t wrong = 0;
+    for (uint64_t at = 4; at < kPages * kPage - 4; at += 4) wrong += memory.word(at) != value;
+    EXPECT_EQ(wrong, 0u) << "words in state " << state;
+  }
+}
+
 // Resets and takes that meet: each waits for locks of the other's.
 TEST_F(TouchedTest, MP5_ResetsFaultsAndTakesDoNotWaitForEachOther) {
   Definition d = definition();

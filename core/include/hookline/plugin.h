@@ -114,10 +114,9 @@ enum {
   HOOKLINE_STEP_POLL = 5,    /* wait until (register & mask) == value, at most timeout_us */
   HOOKLINE_STEP_DELAY = 6,   /* wait timeout_us */
   /* `mask` bytes from `offset` = value, again and again: scrubs memory. Width 4, offset and mask multiples of 4; mask 0:
-   * up to the end of the BAR. One program fills at most HOOKLINE_MAX_FILL bytes. Since ABI 1.2. */
+   * up to the end of the BAR. In stores of 4 or 8 bytes. One program fills at most as many bytes of a BAR as it has. Since ABI 1.2. */
   HOOKLINE_STEP_FILL = 7
 };
-#define HOOKLINE_MAX_FILL (UINT64_C(64) << 20)
 #define HOOKLINE_SAVED 32 /* slots */
 #define HOOKLINE_MAX_STEPS 64
 struct hookline_step {

@@ -26,7 +26,6 @@
 #define VFIO_PCI_HOOKS_MAX_HANDLERS	8
 #define VFIO_PCI_HOOKS_MAX_RANGES	32
 #define VFIO_PCI_HOOKS_MAX_STEPS	64
-#define VFIO_PCI_HOOKS_MAX_FILL		67108864	/* bytes that one program fills */
 #define VFIO_PCI_HOOKS_NAME_LEN		32	/* with the terminating NUL */
 #define VFIO_PCI_HOOKS_SAVED		32	/* values that SAVE and RESTORE steps share */
 #define VFIO_PCI_HOOKS_SLOTS		16
@@ -96,10 +95,10 @@ struct vfio_pci_hooks_range {
  *   RESTORE  register = saved[slot]
  *   POLL     wait until (register & mask) == value, at most timeout_us; else the program fails with ETIMEDOUT
  *   DELAY    wait timeout_us
- *   FILL     each of the mask bytes from offset on: value, 4 bytes at a time. A memory BAR; width 4, mask a multiple of 4;
- *            0 of them: up to the end of the BAR
+ *   FILL     the mask bytes from offset on = value, again and again, in stores of 4 or 8 bytes: for memory. A memory BAR without
+ *            the MSI-X table; width 4, mask a multiple of 4; 0 of them: up to the end of the BAR
  *
- * One program fills at most VFIO_PCI_HOOKS_MAX_FILL bytes. Its timeouts add up to at most 1 s; each is at most 100 ms. Steps of a reset program must not wait.
+ * One program fills at most as many bytes of a BAR as it has. Its timeouts add up to at most 1 s; each is at most 100 ms. Steps of a reset program must not wait.
  */
 #define VFIO_PCI_HOOKS_STEP_WRITE	1
 #define VFIO_PCI_HOOKS_STEP_MODIFY	2
