@@ -108,8 +108,8 @@ constexpr vfio_pci_hooks_step step(uint8_t op, uint32_t offset, uint32_t timeout
   return {op, bar, width, slot, offset, 0, 0, timeout_us};
 }
 
-constexpr vfio_pci_hooks_step fill(uint32_t offset, uint32_t bytes, uint8_t width = 4) {
-  return {VFIO_PCI_HOOKS_STEP_FILL, 0, width, 0, offset, bytes, 0, 0};
+constexpr vfio_pci_hooks_step fill(uint32_t offset, uint32_t bytes, uint8_t width = 4, uint8_t bar = 0) {
+  return {VFIO_PCI_HOOKS_STEP_FILL, bar, width, 0, offset, bytes, 0, 0};
 }
 
 std::function<void(Definition&)> with_parameters(
@@ -157,6 +157,9 @@ const Mistake kMistakes[] = {
      EINVAL},
     {"ResetThatWaits", [](Definition& d) { d.reset = {step(VFIO_PCI_HOOKS_STEP_DELAY, 0, 10)}; }, EINVAL},
     {"FillBehindTheBar", [](Definition& d) { d.reset = {fill(0x3ff8, 12)}; }, EINVAL},
+    {"FillOneWordBehindTheBar", [](Definition& d) { d.reset = {fill(0, 0x4004)}; }, EINVAL},
+    {"FillTwice", [](Definition& d) { d.reset = {fill(0, 0), fill(0x100, 4)}; }, EINVAL},
+    {"FillOfTheMsixTable", [](Definition& d) { d.reset = {fill(0, 4, 4, 3)}; }, EINVAL},
     {"FillThatWraps", [](Definition& d) { d.reset = {fill(8, 0xfffffff8)}; }, EINVAL},
     {"FillToTheEndFromBehindIt", [](Definition& d) { d.reset = {fill(0x4000, 0)}; }, EINVAL},
     {"FillOfHalfAWord", [](Definition& d) { d.reset = {fill(0, 6)}; }, EINVAL},
@@ -164,6 +167,13 @@ const Mistake kMistakes[] = {
     {"FillOfBytes", [](Definition& d) { d.reset = {fill(0, 4, 1)}; }, EINVAL},
     {"FillThatWaits", [](Definition& d) { d.stop = {step(VFIO_PCI_HOOKS_STEP_FILL, 0, 10)}; }, EINVAL},
     {"UnknownHandler", [](Definition& d) { d.handlers = {"no-such-handler"}; }, ENOENT},
+    {"HandlerOfAPath", [](Definition& d) { d.handlers = {"../82576 dirty log", "channel"}; }, ENOENT},
+    {"HandlerWithoutAName", [](Definition& d) { d.handlers = {"", "channel"}; }, EINVAL},
+    {"HandlerNameThatDoesNotEnd",
+     [](Definition& d) {
+       d.handlers = {std::string(VFIO_PCI_HOOKS_NAME_LEN, 'a'), "channel"};
+     },
+     EINVAL},
     {"ChannelTwice",
      [](Definition& d) {
        d.handlers = {"channel", "channel"};

@@ -10,6 +10,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <linux/vfio.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <hookline/chain_descriptor.hpp>
@@ -35,6 +36,10 @@ constexpr uint64_t kBarSize = 0x4000, kIova = 0x100000;
 constexpr uint32_t kFail = 0xbad, kCompareMapping = 0x3a9, kReadGuest = 0x10, kAskTouched = 0x40;
 
 std::atomic<int> answer_after_ms = 0;
+
+// The module as it was when a session had one slice: it refuses to map more. How often it did.
+std::atomic<bool> module_is_older = false;
+std::atomic<int> refused_mappings = 0;
 
 class Mailbox final : public MigrationOwner {
  public:
@@ -194,6 +199,8 @@ class HookChannelTest : public ::testing::Test {
     ASSERT_TRUE(container) << container.error().text;
     container_.emplace(std::move(*container));
     answer_after_ms = 0;
+    module_is_older = false;
+    refused_mappings = Large::applied = 0;
     Mailbox::resets = 0;
   }
   void TearDown() override {
@@ -384,6 +391,30 @@ TEST_F(HookChannelTest, RL2_ATrailerThatIsWrongFailsTheWriteOfTheWholeStream) {
   EXPECT_TRUE(vf.set_state(VFIO_DEVICE_STATE_RUNNING));
 }
 
+TEST_F(HookChannelTest, LD1_AnOlderModulesOneSliceIsEnough) {
+  module_is_older = true;
+  const Chain chain = *build_chain({*make_link(kLargePlugin)});
+  for (int i = 0; i < 2; ++i) bind(vfs_[i], chain);
+  Worker source_worker(control_, vfs_[0], chain), destination_worker(control_, vfs_[1], chain);
+  const vfio::Device source = open(vfs_[0]), destination = open(vfs_[1]);
+  auto data = source.set_state(VFIO_DEVICE_STATE_STOP_COPY);
+  auto sink = destination.set_state(VFIO_DEVICE_STATE_RESUMING);
+  ASSERT_TRUE(data && sink);
+  std::vector<std::byte> piece(VFIO_PCI_HOOKS_STREAM_SLICE);
+  size_t moved = 0;
+  for (;;) {
+    const ssize_t got = ::read(data->get(), piece.data(), piece.size());
+    ASSERT_GE(got, 0) << errno;
+    if (got == 0) break;
+    ASSERT_EQ(::write(sink->get(), piece.data(), static_cast<size_t>(got)), got) << errno;
+    moved += static_cast<size_t>(got);
+  }
+  EXPECT_GT(moved, size_t{5} << 20);
+  EXPECT_EQ(Large::applied, 1);
+  EXPECT_TRUE(destination.set_state(VFIO_DEVICE_STATE_RUNNING));
+  EXPECT_EQ(refused_mappings, 2);
+}
+
 TEST_F(HookChannelTest, RefusalsSayWhatWasAskedOfWhichDevice) {
   const auto missing = control_.attach(parse_address(vfs_[0]));
   ASSERT_FALSE(missing);
@@ -400,4 +431,16 @@ TEST_F(HookChannelTest, RefusalsSayWhatWasAskedOfWhichDevice) {
 }
 
 }  // namespace
+
+// The library's mmap, in whose place the linker puts this one.
+extern "C" void* __real_mmap(void* at, size_t length, int protection, int flags, int fd, off_t offset);
+extern "C" void* __wrap_mmap(void* at, size_t length, int protection, int flags, int fd, off_t offset) {
+  if (module_is_older && static_cast<uint64_t>(offset) == VFIO_PCI_HOOKS_MMAP_STREAM && length > VFIO_PCI_HOOKS_STREAM_SLICE) {
+    ++refused_mappings;
+    errno = EINVAL;
+    return MAP_FAILED;
+  }
+  return __real_mmap(at, length, protection, flags, fd, offset);
+}
+
 }  // namespace hookline

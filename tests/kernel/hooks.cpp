@@ -434,7 +434,7 @@ Control::~Control() { ::close(fd_); }
 int Control::define(const Definition& definition) const {
   std::vector<vfio_pci_hooks_handler> handlers(definition.handlers.size());
   for (size_t i = 0; i < handlers.size(); ++i)
-    std::strncpy(handlers[i].name, definition.handlers[i].c_str(), sizeof handlers[i].name - 1);
+    std::memcpy(handlers[i].name, definition.handlers[i].data(), std::min(definition.handlers[i].size(), sizeof handlers[i].name));
   vfio_pci_hooks_define define{};
   define.argsz = sizeof define;
   define.flags = definition.flags;

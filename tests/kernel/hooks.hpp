@@ -30,7 +30,7 @@ struct Definition {
   uint32_t shadow_size = 4096;
   uint64_t max_state = 16 << 20;
   uint32_t ioctls = 0, device_features = 0;  ///< that the worker wants
-  std::vector<std::string> handlers = {VFIO_PCI_HOOKS_CHANNEL_NAME};
+  std::vector<std::string> handlers = {VFIO_PCI_HOOKS_CHANNEL_NAME};  ///< one that is too long loses its terminating NUL
   std::vector<vfio_pci_hooks_range> ranges = {};
   std::vector<vfio_pci_hooks_step> stop = {}, start = {}, reset = {};
   std::string model = {};  ///< empty: none, and no files

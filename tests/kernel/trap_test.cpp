@@ -30,6 +30,16 @@ class TrapTest : public HooksTest {
     HooksTest::TearDown();
   }
 
+  int ioeventfd(uint64_t offset) const {
+    const vfio::Descriptor event(::eventfd(0, EFD_CLOEXEC));
+    vfio_device_ioeventfd request{};
+    request.argsz = sizeof request;
+    request.flags = VFIO_DEVICE_IOEVENTFD_32;
+    request.offset = offset;
+    request.fd = event.get();
+    return ::ioctl(guest_->device.fd(), VFIO_DEVICE_IOEVENTFD, &request) == 0 ? 0 : errno;
+  }
+
   SharedBoard board_ = shared_board();
   std::unique_ptr<Worker> worker_;
   std::unique_ptr<Guest> guest_;
@@ -94,17 +104,24 @@ TEST_F(TrapTest, CH1_MsixTableIsLeftOutOfWhatQemuMaps) {
 // With traps there is none at all: what the kernel could check is not what vfio-pci would read afterwards.
 TEST_F(TrapTest, CH1_IoeventfdLeadsAroundNoTrap) {
   start(migratable(vf_));
-  const vfio::Descriptor event(::eventfd(0, EFD_CLOEXEC));
-  const auto ioeventfd = [&](uint64_t offset) {
-    vfio_device_ioeventfd request{};
-    request.argsz = sizeof request;
-    request.flags = VFIO_DEVICE_IOEVENTFD_32;
-    request.offset = offset;
-    request.fd = event.get();
-    return ::ioctl(guest_->device.fd(), VFIO_DEVICE_IOEVENTFD, &request) == 0 ? 0 : errno;
-  };
   EXPECT_EQ(ioeventfd(kTrapped), EINVAL);
   EXPECT_EQ(ioeventfd(0x3818), ENOTTY);
+}
+
+// An ioeventfd writes where nobody sees the page touched.
+TEST_F(TrapTest, CH1_ADeviceThatMigratesHasNoIoeventfdAlsoWithoutATrap) {
+  Definition definition = migratable(vf_);
+  definition.ranges.clear();
+  start(definition);
+  EXPECT_EQ(ioeventfd(0x3818), ENOTTY);
+}
+
+TEST_F(TrapTest, CH1_WithoutTrapsAndMigrationIoeventfdsAreVfioPcis) {
+  Definition definition = migratable(vf_);
+  definition.ranges.clear();
+  definition.flags = 0;
+  start(definition);
+  EXPECT_EQ(ioeventfd(0x3818), 0);
 }
 
 TEST_F(TrapTest, CH2_AnswersOfAReader) {
