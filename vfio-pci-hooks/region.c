@@ -126,7 +126,7 @@ int vph_bar_unit(struct vph_device *hdev, unsigned int bar, u64 offset, unsigned
 	return ret;
 }
 
-/* Stores as wide as they come: with the uncached mappings of BARs it is their number that takes time. */
+/* Stores as wide as they come: BARs are mapped uncached, and it is their number that takes time. */
 void vph_fill_words(void __iomem *io, u32 length, u32 value)
 {
 	u64 wide = (u64)value << 32 | value;
