@@ -24,7 +24,9 @@ struct Piece {
   const char* name;
   size_t bytes;
 };
-constexpr Piece kPieces[] = {{"4 KiB", 4 << 10}, {"64 KiB", 64 << 10}, {"1 MiB", 1 << 20}};
+// QEMU reads up to 1 MiB at a time, and without multifd writes at most 32 KiB.
+constexpr Piece kPieces[] = {
+    {"4 KiB", 4 << 10}, {"32 KiB", 32 << 10}, {"64 KiB", 64 << 10}, {"1 MiB", 1 << 20}};
 
 void in_pieces(std::span<std::byte> bytes, size_t piece, auto move) {
   for (size_t at = 0; at < bytes.size(); at += piece)

@@ -52,6 +52,8 @@ Result<ServeEnd> transport(Session& session, uint64_t size) {
     slot.answer_length = static_cast<uint32_t>(std::min(room, size - moved));
     moved += slot.answer_length;
     slot.answer_flags = moved == size ? VFIO_PCI_HOOKS_ANSWER_END : 0;
+    // To load: only the stream's last byte says anything.
+    slot.dirty_bytes = slot.op == VFIO_PCI_HOOKS_REQ_LOAD && moved < size ? size - moved - 1 : 0;
     slot.answer = VFIO_PCI_HOOKS_HANDLED;
     slot.answer_seq = slot.seq;
   }

@@ -203,6 +203,7 @@ class Server {
     slot.answer = 0;
     slot.answer_length = 0;
     slot.answer_flags = 0;
+    if (slot.dirty_bytes != 0) board_.dirty_bytes_stood = true;
     slot.initial_bytes = slot.dirty_bytes = 0;
     switch (slot.op) {
       case VFIO_PCI_HOOKS_REQ_READ: return read(slot);

@@ -110,6 +110,7 @@ struct Board {
   std::array<std::atomic<uint32_t>, 64> save_phases{};  ///< of the requests to save, VFIO_PCI_HOOKS_PHASE_*
   std::atomic<uint64_t> loaded_bytes{0};
   std::atomic<bool> load_matches{false};
+  std::atomic<bool> dirty_bytes_stood{false};  ///< in a slot that was given, from an answer before
   std::atomic<int32_t> iova_read{0}, iova_write{0};  ///< errno
   std::atomic<uint64_t> iova_value{0};
   std::atomic<bool> pages_were_zero{true};    ///< slots, shadow and stream when the last session began

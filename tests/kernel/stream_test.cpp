@@ -454,6 +454,7 @@ TEST_F(BehindTest, MP2_WritesWithinThePromiseDoNotWaitForTheWorker) {
   vmm.join();
   EXPECT_EQ(error, 0);
   EXPECT_EQ(one.board->loads, 3u) << "what came meanwhile is one request";
+  EXPECT_FALSE(one.board->dirty_bytes_stood) << "a worker that knows of no promise would repeat the last one";
   EXPECT_EQ(one.board->loaded_bytes, state_.size());
   EXPECT_TRUE(one.board->load_matches);
   EXPECT_TRUE(one.device().set_state(kRunning));
