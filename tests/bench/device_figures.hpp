@@ -55,7 +55,8 @@ Figures downtime(const std::string& vf, const std::string& other_vf, const Plan&
 /// Trapped reads and state changes of all devices at once, against pairs of processes and one device.
 Figures many_devices(const std::vector<std::string>& vfs, const Plan& plan);
 
-/// A report of the pages of 64 GiB, against setting their bits. Needs a kernel whose vfio knows DMA logging.
-Figures dirty_pages(const std::string& vf, const Plan& plan);
+/// A report of the pages of 64 GiB, against setting their bits: of a device nobody follows, and of one whose rings the in-kernel
+/// handler follows. Needs a kernel whose vfio knows DMA logging.
+Figures dirty_pages(const std::string& vf, const std::string& followed_vf, const Plan& plan);
 
 }  // namespace hookline::bench

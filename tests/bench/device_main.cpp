@@ -54,7 +54,7 @@ int main(int argc, char** argv) {
         {"data-file", "data file and pipe", [&] { return data_file(vfs[0], vfs[1], plan); }},
         {"downtime", "downtime by size of the state", [&] { return downtime(vfs[0], vfs[1], plan); }},
         {"many-devices", "many devices", [&] { return many_devices(vfs, plan); }},
-        {"dirty-pages", "reports of DMA logging", [&] { return dirty_pages(vfs[0], plan); }},
+        {"dirty-pages", "reports of DMA logging", [&] { return dirty_pages(vfs[0], vfs[1], plan); }},
     };
     for (const std::string& wanted : only)
       if (std::ranges::none_of(parts, [&](const Part& part) { return part.name == wanted; }))

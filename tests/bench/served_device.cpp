@@ -140,8 +140,8 @@ vfio_pci_hooks_status DefinedDevice::status() const {
   return must(control_.status(parse_address(address_)));
 }
 
-ServedDevice::ServedDevice(const std::string& address, Chain chain, Worker worker)
-    : defined_(address, std::move(chain)), pid_(::fork()) {
+ServedDevice::ServedDevice(const std::string& address, Chain chain, Worker worker, std::vector<std::string> handlers)
+    : defined_(address, std::move(chain), std::move(handlers)), pid_(::fork()) {
   if (pid_ < 0) throw std::runtime_error("the worker could not be forked");
   if (pid_ == 0) {
     ::prctl(PR_SET_PDEATHSIG, SIGKILL);

@@ -64,7 +64,8 @@ enum class Worker {
 
 class ServedDevice {
  public:
-  ServedDevice(const std::string& address, Chain chain, Worker worker = Worker::waits);
+  ServedDevice(const std::string& address, Chain chain, Worker worker = Worker::waits,
+               std::vector<std::string> handlers = {VFIO_PCI_HOOKS_CHANNEL_NAME});
   ~ServedDevice();
   ServedDevice(const ServedDevice&) = delete;
   ServedDevice& operator=(const ServedDevice&) = delete;
