@@ -375,7 +375,10 @@ static ssize_t vph_save_drain(struct vph_data_file *file, char __user *buf, size
 		*more = file->nr_full;
 	}
 	mutex_unlock(&ch->lock);
-	return ret ? vph_data_file_fail(file, ret) : length;
+	/* No conditional expression: it would make the error unsigned, and so a length. */
+	if (ret)
+		return vph_data_file_fail(file, ret);
+	return length;
 }
 
 /* Waits for the first byte only. */

@@ -166,6 +166,29 @@ TEST_F(RaceTest, RL2_NothingIsLoadedAfterTheResetThatEndedTheStream) {
   EXPECT_EQ(error, ECANCELED);
 }
 
+// A read() that sleeps while it copies, until a reset has ended its file: an error must not turn into a length on the way.
+TEST_F(RaceTest, RL2_AReadOverAResetFailsAndHasNoLength) {
+  start(with_heart());
+  hand_->map_stream(VFIO_PCI_HOOKS_STREAM_SLICES);
+  auto stream = device().set_state(VFIO_DEVICE_STATE_STOP_COPY);
+  ASSERT_TRUE(stream);
+  HeldPage page;
+  page.hold();
+  ssize_t got = 0;
+  int error = 0;
+  std::thread vmm([&] {
+    got = ::read(stream->get(), page.bytes().data(), 64);
+    error = errno;
+  });
+  EXPECT_EQ(hand_->answer(hand_->request(VFIO_PCI_HOOKS_REQ_SAVE), 0), 0);
+  EXPECT_TRUE(page.is_waited_for());
+  EXPECT_TRUE(device().reset());
+  page.give();
+  vmm.join();
+  EXPECT_EQ(got, -1);
+  EXPECT_EQ(error, ECANCELED);
+}
+
 // The thread that was told of the refusal gets no processor until a reset is over and the guest runs again.
 TEST_F(RaceTest, RL2_ARefusedStreamDoesNotScrubADeviceThatRunsAgain) {
   start(with_heart());
