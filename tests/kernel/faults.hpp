@@ -6,13 +6,15 @@
 // Any thread. Errors: none.
 //
 //     for (const Row& row : fault_matrix())
-//       for (const State state : kStates) if (!row.at(state).why_not) drive(row.event, state, row.at(state).outcome);
+//       for (const State state : kStates)
+//         if (!row.at(Kind::gpu, state).why_not) drive(row.event, state, row.at(Kind::gpu, state).outcome);
 #pragma once
 
 #include <linux/vfio.h>
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 
@@ -24,12 +26,22 @@ inline constexpr std::array kStates = {State::running,      State::running_p2p, 
 /// VFIO_DEVICE_STATE_*
 uint32_t vfio_state(State state);
 
+/// The device that is hit.
+enum class Kind : uint8_t {
+  nic,          ///< a VF of an 82576 whose worker knows every lie
+  gpu,          ///< a whole display function with the plugin gpu-bochs: bulk, rounds, touched pages; no PF, no FLR
+  logging_nic,  ///< the VF with the in-kernel logger, while DMA logging runs
+};
+inline constexpr std::array kKinds = {Kind::nic, Kind::gpu, Kind::logging_nic};
+const char* name_of(Kind kind);
+
 enum class Event : uint8_t {
   worker_killed, worker_stopped, answer_to_wrong_slot, answer_of_wrong_length, answered_twice, answered_late,
   device_reset, flr, sysfs_reset, hot_reset_of_vf, hot_reset_of_function,
-  vfs_removed, pf_unbound, vf_unbound, vmm_killed, module_unload, no_memory,
+  vfs_removed, pf_unbound, vf_unbound, function_removed, vmm_killed, module_unload, no_memory,
+  worker_killed_under_drawing, reset_under_drawing,
   file_closed, file_kept, file_shared,
-  stream_truncated, stream_flipped, stream_reordered, stream_oversized, stream_foreign,
+  stream_truncated, stream_flipped, stream_reordered, stream_oversized, stream_foreign, stream_outside,
   dma_logging,
 };
 /// The name in the page and of the test: "worker_killed".
@@ -39,6 +51,7 @@ const char* name_of(Event event);
 enum class Device : uint8_t {
   as_before,
   fresh,     ///< was reset, and runs
+  half,      ///< of the bulk that was loaded what came is there
   scrubbed,  ///< the reset program has cleared what a refused stream may have left; stopped
   gone,      ///< not open
 };
@@ -67,13 +80,16 @@ struct Cell {
   Outcome outcome{};
 };
 
+using Cells = std::array<Cell, kStates.size()>;
+
 struct Row {
   Event event;
   const char* what;    ///< how it is brought about
   const char* reason;  ///< why it ends so
-  std::array<Cell, kStates.size()> cells;
+  Cells nic;
+  std::optional<Cells> gpu = {}, logging_nic = {};  ///< where it is not as on the NIC
 
-  const Cell& at(State state) const { return cells[static_cast<size_t>(state)]; }
+  Cell at(Kind kind, State state) const;
 };
 
 std::span<const Row> fault_matrix();

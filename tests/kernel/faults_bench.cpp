@@ -3,6 +3,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <stdexcept>
 
@@ -12,21 +13,6 @@ namespace hookline::kernel_test {
 namespace {
 
 using namespace std::chrono_literals;
-
-// Long enough for a worker on a busy emulated machine, short enough to be waited for in half of the cells.
-constexpr uint32_t kLimitMs = 400;
-
-Definition fault_definition(const std::string& address, uint16_t device_id) {
-  constexpr uint32_t heart = kHeart;
-  Definition definition = migratable(address);
-  definition.device = device_id;
-  definition.access_limit_ms = definition.state_limit_ms = kLimitMs;
-  definition.max_state = kMaxState;
-  definition.stop = {{VFIO_PCI_HOOKS_STEP_SAVE, 0, 4, 0, heart, 0, 0, 0}, {VFIO_PCI_HOOKS_STEP_MODIFY, 0, 4, 0, heart, 0xff, 0, 0}};
-  definition.start = {{VFIO_PCI_HOOKS_STEP_RESTORE, 0, 4, 0, heart, 0, 0, 0}};
-  definition.reset = {{VFIO_PCI_HOOKS_STEP_WRITE, 0, 4, 0, heart, 0, kFresh, 0}};
-  return definition;
-}
 
 void must(const Result<void>& done) {
   if (!done) throw std::runtime_error(done.error().text);
@@ -38,29 +24,23 @@ void must(bool condition, const char* what) {
 
 }  // namespace
 
-std::vector<uint8_t> whole_state(uint32_t size) {
-  std::vector<uint8_t> bytes(size);
-  for (uint32_t i = 0; i < size; ++i) bytes[i] = pattern(i);
-  return bytes;
-}
-
-Bench::Bench(std::string address, uint16_t device_id) : address_(std::move(address)), device_id_(device_id) { rebuild(); }
+Bench::Bench(std::unique_ptr<Subject> subject) : subject_(std::move(subject)) { rebuild(); }
 
 Bench::~Bench() {
   stream_.reset();
   guest_.reset();
   worker_.reset();
   container_.reset();
-  (void)sysfs::release(address_);
-  (void)control_.undefine(address_);
+  (void)sysfs::release(address());
+  (void)control_.undefine(address());
 }
 
 void Bench::rebuild() {
   stream_.reset();
   guest_.reset();
   worker_.reset();
-  must(sysfs::release(address_));
-  (void)control_.undefine(address_);
+  must(sysfs::release(address()));
+  (void)control_.undefine(address());
   if (!container_) container_.emplace(*vfio::Container::create());
   define_and_bind();
   start_worker();
@@ -68,24 +48,21 @@ void Bench::rebuild() {
 }
 
 void Bench::define_and_bind() {
-  const int error = control_.define(fault_definition(address_, device_id_));
-  if (error && error != EBUSY) throw std::system_error(error, std::generic_category(), "define " + address_);
-  must(sysfs::bind(address_, "vfio-pci-hooks"));
+  subject_->define(control_);
+  must(sysfs::bind(address(), "vfio-pci-hooks"));
 }
 
 void Bench::behave() {
   board_->lie = Lie::none;
   board_->hang_at = board_->die_at = 0;
-  board_->pre_copy_bytes = kPreCopyState;
-  board_->state_bytes = kWholeState;
-  board_->save_at_once = kPiece;
+  subject_->behave(*board_);
 }
 
 void Bench::start_worker() {
   behave();
   worker_.reset();
   sessions_ = board_->sessions;
-  worker_ = std::make_unique<Worker>(address_, *board_);
+  worker_ = subject_->start_worker(*board_);
 }
 
 void Bench::wait_served() const {
@@ -96,8 +73,9 @@ void Bench::wait_served() const {
 
 void Bench::open() {
   sessions_ = board_->sessions;
-  guest_ = std::make_unique<Guest>(*container_, address_);
+  guest_ = std::make_unique<Guest>(*container_, address());
   wait_served();
+  subject_->opened(*container_, *guest_);
 }
 
 void Bench::reset() {
@@ -117,7 +95,7 @@ void Bench::mark() {
   behave();
   in_ = State::running;
   moved_.clear();
-  must(guest_->write32(kHeart, kBeating) == 0, "the device takes no write");
+  subject_->mark(*guest_);
   must(heart() == kBeating, "the device does not hold what is written");
 }
 
@@ -132,43 +110,59 @@ void Bench::enter(State state) {
     stream_.reset();
   }
   must(this->state() == state, "the device is in another state");
-  if (stream_) must(use() == 0, "the stream does not begin");
+  if (!stream_ || (in_ == State::resuming && !subject_->load_at_first())) return;
+  do must(use() == 0, "the stream does not begin");
+  while (in_ == State::resuming && moved_.size() < subject_->load_at_first());
+  // What was written is not loaded yet, and what has to be there is what the stream's first part leaves.
+  if (in_ == State::resuming && subject_->load_at_first() > subject_->load_piece())
+    must(sysfs::wait_until([&] { return heart() == kHalf; }, 5s), "the first part of the stream is not loaded");
 }
 
 int Bench::use() {
-  if (!stream_) {
-    uint32_t value = 0;
-    return guest_->read32(kTrapped, value);
-  }
-  std::array<uint8_t, kPiece> piece;
+  if (!stream_) return subject_->access(*guest_);
   if (in_ == State::resuming) {
-    for (uint32_t i = 0; i < kPiece; ++i) piece[i] = pattern(moved_.size() + i);
-    const ssize_t done = ::write(stream_.get(), piece.data(), piece.size());
+    const auto left = subject_->to_load().subspan(moved_.size());
+    const ssize_t done = ::write(stream_.get(), left.data(), std::min(left.size(), subject_->load_piece()));
     if (done < 0) return errno;
-    moved_.insert(moved_.end(), piece.begin(), piece.begin() + done);
+    moved_.insert(moved_.end(), left.begin(), left.begin() + done);
     return 0;
   }
-  const ssize_t got = ::read(stream_.get(), piece.data(), piece.size());
-  if (got < 0) return errno;
-  moved_.insert(moved_.end(), piece.begin(), piece.begin() + got);
-  return 0;
+  const size_t before = moved_.size();
+  moved_.resize(before + subject_->read_piece());
+  const ssize_t got = ::read(stream_.get(), moved_.data() + before, subject_->read_piece());
+  moved_.resize(before + static_cast<size_t>(std::max<ssize_t>(got, 0)));
+  return got < 0 && errno != ENOMSG ? errno : 0;
 }
 
 void Bench::go_on() {
   if (stream_ && in_ == State::resuming) {
-    while (moved_.size() < kWholeState) must(use() == 0, "the stream does not go on");
+    while (!is_all_loaded()) must(use() == 0, "the stream does not go on");
+    subject_->loaded();
   } else if (stream_) {
     auto copying = guest_->device.set_state(VFIO_DEVICE_STATE_STOP_COPY);
     must(copying.has_value(), "no STOP_COPY");
-    for (size_t before = ~size_t{0}; before != moved_.size();) {
-      before = moved_.size();
-      must(use() == 0, "the stream does not go on");
-    }
-    must(moved_ == whole_state(kWholeState), "the stream is another than the worker gave");
+    use_up();
+    must(subject_->is_whole(moved_), "the stream is another than the worker gave");
   }
   auto running = guest_->device.set_state(VFIO_DEVICE_STATE_RUNNING);
   if (!running) throw std::runtime_error(running.error().text);
   stream_.reset();
+}
+
+void Bench::use_up() {
+  for (size_t before = ~size_t{0}; before != moved_.size();) {
+    before = moved_.size();
+    must(use() == 0, "the stream does not go on");
+  }
+}
+
+void Bench::migrate() {
+  mark();
+  enter(subject_->begins_in());
+  use_up();
+  subject_->draw(*guest_);
+  go_on();
+  subject_->come_back(*guest_, moved_);
 }
 
 State Bench::state() const {
@@ -176,13 +170,6 @@ State Bench::state() const {
   for (const State state : kStates)
     if (vfio_state(state) == now) return state;
   throw std::runtime_error(fmt::format("{} is no state", now));
-}
-
-uint32_t Bench::heart() const {
-  uint32_t value = 0;
-  const int error = guest_->read32(kHeart, value);
-  if (error) throw std::system_error(error, std::generic_category(), "the device's register");
-  return value;
 }
 
 Held Bench::held() const {

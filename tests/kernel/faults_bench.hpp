@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The device that the fault matrix hits: a function with a worker and a VFIO client, kept from cell to cell. One register,
-// the heart, shows what the device does: the stop program saves it and clears its low byte, the start program restores it,
-// the reset program gives it a value of its own.
+// The device that the fault matrix hits: a function with a worker and a VFIO client, kept from cell to cell. What is special
+// about this function is its Subject's.
 //
 // Thread rule: one thread. Errors: what prevents a cell from beginning or being made whole throws.
 //
-//     Bench bench(vf, kVfId);
+//     Bench bench(make_nic());
 //     bench.prepare();                 // whole, RUNNING
 //     bench.enter(State::pre_copy);    // the stream has begun
 //     int error = bench.use();         // the call in hand
@@ -18,16 +17,10 @@
 #include <vector>
 
 #include "tests/kernel/faults.hpp"
+#include "tests/kernel/faults_subject.hpp"
 #include "tests/kernel/fixture.hpp"
 
 namespace hookline::kernel_test {
-
-inline constexpr uint16_t kVfId = 0x10ca, kPfId = 0x10c9;
-
-inline constexpr uint64_t kHeart = kMailboxMemory + 0x30;
-inline constexpr uint32_t kBeating = 0x11223344, kStanding = 0x11223300, kFresh = 0x5c5c5c5c;
-
-inline constexpr uint32_t kPiece = 64, kPreCopyState = 1024, kWholeState = 2048, kMaxState = 8192;
 
 /// What a cell must give back.
 struct Held {
@@ -39,7 +32,7 @@ struct Held {
 
 class Bench {
  public:
-  Bench(std::string address, uint16_t device_id);
+  explicit Bench(std::unique_ptr<Subject> subject);
   ~Bench();
   Bench(const Bench&) = delete;
   Bench& operator=(const Bench&) = delete;
@@ -49,16 +42,23 @@ class Bench {
   /// The guest's marks on a device that is whole.
   void mark();
   void enter(State state);
-  /// A trapped read, or the next piece of the stream. 0 or errno.
+  /// A trapped access, or the next piece of the stream. 0 or errno; there being nothing more for now is none.
   int use();
+  /// Of what there is to load.
+  bool is_all_loaded() const { return moved_.size() == subject_->to_load().size(); }
   /// From a state where nothing failed: the stream to its end where there is one, and RUNNING.
   void go_on();
+  /// All of it, from a device that is whole, while its guest goes on as long as it may.
+  void migrate();
 
   State state() const;
-  uint32_t heart() const;
-  vfio_pci_hooks_status status() const { return control_.status(address_); }
+  uint32_t heart() const { return subject_->heart(*guest_); }
+  bool is_answered() const { return subject_->is_answered(*guest_, *board_); }
+  vfio_pci_hooks_status status() const { return control_.status(address()); }
   Held held() const;
-  const std::string& address() const { return address_; }
+  const std::string& address() const { return subject_->address(); }
+  Subject& subject() { return *subject_; }
+  const Guest& guest() const { return *guest_; }
   const vfio::Device& device() const { return guest_->device; }
   Board& board() { return *board_; }
   Worker& worker() { return *worker_; }
@@ -77,9 +77,9 @@ class Bench {
  private:
   void rebuild();
   void behave();
+  void use_up();
 
-  const std::string address_;
-  const uint16_t device_id_;
+  const std::unique_ptr<Subject> subject_;
   Control control_;
   SharedBoard board_ = shared_board();
   std::unique_ptr<Worker> worker_;
@@ -90,8 +90,5 @@ class Bench {
   vfio::Descriptor stream_;
   std::vector<uint8_t> moved_;  // of the stream
 };
-
-/// Of the state that the worker saves.
-std::vector<uint8_t> whole_state(uint32_t size);
 
 }  // namespace hookline::kernel_test

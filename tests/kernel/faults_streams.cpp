@@ -15,7 +15,7 @@
 #include <hookline/plugin.hpp>
 #include <hookline/stream.hpp>
 
-#include "tests/kernel/faults_bench.hpp"
+#include "tests/kernel/faults_subject.hpp"
 
 namespace hookline::kernel_test {
 namespace {
@@ -23,7 +23,7 @@ namespace {
 using namespace std::chrono_literals;
 using Bytes = std::vector<std::byte>;
 
-constexpr uint32_t kPlain = kMailboxMemory + 0x34;
+constexpr uint32_t kHeart = kMailboxMemory + 0x30, kPlain = kMailboxMemory + 0x34;
 constexpr uint32_t kHeartBit = 0xff;
 
 // The heart as everywhere in the matrix; a plain register is its state.

@@ -25,6 +25,8 @@
 #include <fmt/format.h>
 
 #include "tests/kernel/faults_bench.hpp"
+#include "tests/kernel/faults_logging.hpp"
+#include "tests/kernel/faults_painter.hpp"
 #include "tests/kernel/faults_streams.hpp"
 
 namespace hookline::kernel_test {
@@ -132,83 +134,14 @@ struct Parent {
   }
 };
 
-// A card beside those that the machine has set up, or "".
-std::string whole_function() {
-  const auto pfs = sysfs::test_pfs();
-  for (const auto& function : std::filesystem::directory_iterator("/sys/bus/pci/devices")) {
-    const std::string address = function.path().filename();
-    if (sysfs::read(function.path() / "device").value_or("") != fmt::format("{:#06x}", kPfId)) continue;
-    if (std::find(pfs.begin(), pfs.end(), address) == pfs.end()) return address;
-  }
-  return {};
-}
-
 int unload_module() {
   return ::syscall(SYS_delete_module, "vfio_pci_hooks", O_NONBLOCK) == 0 ? 0 : errno;
-}
-
-// ------------------------------------------------------------------------------------------------ DMA logging
-
-int ask_logging(const vfio::Device& device, uint32_t what, std::span<std::byte> payload = {}) {
-  const auto done = device.feature(what, payload);
-  return done ? 0 : done.error().code;
-}
-
-// Everything a VMM may get wrong about it, and what is right in between.
-void log_dma(const vfio::Device& device) {
-  using Range = vfio_device_feature_dma_logging_range;
-  constexpr uint64_t kGiB = 1 << 30, kEnd = ~uint64_t{0} - 4095;
-  const auto start = [&](std::vector<Range> ranges) {
-    vfio_device_feature_dma_logging_control control{};
-    control.page_size = 4096;
-    control.num_ranges = static_cast<uint32_t>(ranges.size());
-    control.ranges = reinterpret_cast<uintptr_t>(ranges.data());
-    return ask_logging(device, VFIO_DEVICE_FEATURE_SET | VFIO_DEVICE_FEATURE_DMA_LOGGING_START,
-                       std::as_writable_bytes(std::span(&control, 1)));
-  };
-  std::vector<uint64_t> bitmap(kGiB / 4096 / 64);
-  const auto report = [&](uint64_t iova, uint64_t length) {
-    vfio_device_feature_dma_logging_report asked{};
-    asked.iova = iova;
-    asked.length = length;
-    asked.page_size = 4096;
-    asked.bitmap = reinterpret_cast<uintptr_t>(bitmap.data());
-    return ask_logging(device, VFIO_DEVICE_FEATURE_GET | VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT,
-                       std::as_writable_bytes(std::span(&asked, 1)));
-  };
-  const auto stop = [&] { return ask_logging(device, VFIO_DEVICE_FEATURE_SET | VFIO_DEVICE_FEATURE_DMA_LOGGING_STOP); };
-
-  const uint32_t probe = VFIO_DEVICE_FEATURE_PROBE | VFIO_DEVICE_FEATURE_SET | VFIO_DEVICE_FEATURE_DMA_LOGGING_START;
-  if (ask_logging(device, probe) != 0) {
-    EXPECT_EQ(start({{0, kGiB}}), ENOTTY);
-    EXPECT_EQ(report(0, kGiB), ENOTTY);
-    EXPECT_EQ(stop(), ENOTTY);
-    return;
-  }
-  EXPECT_EQ(report(0, kGiB), EINVAL) << "before START";
-  EXPECT_EQ(stop(), 0) << "before START";
-  EXPECT_EQ(start({}), EINVAL);
-  EXPECT_EQ(start({{0, 8192}, {4096, 8192}}), EINVAL) << "overlapping";
-  EXPECT_EQ(start({{4096, 0}}), EINVAL) << "empty";
-  EXPECT_EQ(start({{kEnd, 8192}}), EOVERFLOW);
-  EXPECT_EQ(report(0, kGiB), EINVAL) << "none of them was started";
-  EXPECT_EQ(start({{0, uint64_t{1} << 52}}), 0) << "huge";
-  EXPECT_EQ(start({{0, 4096}}), EINVAL) << "twice";
-  EXPECT_EQ(report(0, kGiB), 0);
-  EXPECT_NE(std::ranges::count(bitmap, 0u), static_cast<ptrdiff_t>(bitmap.size()));
-  EXPECT_EQ(report(kGiB, 0), EINVAL);
-  EXPECT_EQ(report(kEnd, 8192), EOVERFLOW);
-  EXPECT_EQ(report(kEnd - kGiB, kGiB), 0) << "outside of what was started";
-  EXPECT_EQ(stop(), 0);
-  EXPECT_EQ(report(0, kGiB), EINVAL) << "after STOP";
-  EXPECT_EQ(start({{0, kGiB}}), 0);
-  EXPECT_EQ(report(0, kGiB), 0);
-  EXPECT_EQ(stop(), 0);
 }
 
 // ------------------------------------------------------------------------------------------------ cells
 
 struct Case {
+  Kind kind;
   Event event;
   State state;
   Outcome outcome;
@@ -216,10 +149,16 @@ struct Case {
 
 std::vector<Case> cases() {
   std::vector<Case> all;
-  for (const Row& row : fault_matrix())
-    for (const State state : kStates)
-      if (!row.at(state).why_not) all.push_back({row.event, state, row.at(state).outcome});
+  for (const Kind kind : kKinds)
+    for (const Row& row : fault_matrix())
+      for (const State state : kStates)
+        if (!row.at(kind, state).why_not) all.push_back({kind, row.event, state, row.at(kind, state).outcome});
   return all;
+}
+
+bool is_bulk_stream(const Case& c) {
+  return c.kind == Kind::gpu &&
+         (is_inside_stream(c.event) || c.event == Event::stream_oversized || c.event == Event::stream_outside);
 }
 
 std::string name_of(const Case& c) { return fmt::format("{}_in_{}", name_of(c.event), vfio::state_name(vfio_state(c.state))); }
@@ -250,12 +189,12 @@ long mapped_by_module() {
 
 class FaultMatrix : public ::testing::TestWithParam<Case> {
  protected:
-  static constexpr uint32_t kAnswered = 0x600d600d;  // to a trapped read, by the worker
   // Cells after which what is allocated once has been.
   static constexpr size_t kWarmUp = 24;
 
   static void SetUpTestSuite() {
     mapped_before_ = mapped_by_module();
+    if (sysfs::test_vfs().empty()) return;
     // A PF whose interface is up starts it anew for each change of the number of its VFs, which takes seconds.
     const Parent pf(sysfs::test_vfs().at(0));
     for (const auto& interface : std::filesystem::directory_iterator(pf.folder + "/net"))
@@ -277,11 +216,11 @@ class FaultMatrix : public ::testing::TestWithParam<Case> {
   }
 
   void SetUp() override {
-    const bool whole = GetParam().event == Event::hot_reset_of_function;
-    const std::string address = whole ? whole_function() : sysfs::test_vfs().at(0);
-    ASSERT_FALSE(address.empty()) << "needs one more card on a port of its own, see tests/kernel/CMakeLists.txt";
-    if (bench_ && bench_->address() != address) bench_.reset();
-    if (!bench_) bench_ = std::make_unique<Bench>(address, whole ? kPfId : kVfId);
+    const Case& c = GetParam();
+    const std::pair on = {c.kind, c.event == Event::hot_reset_of_function};
+    if (on != on_) bench_.reset();
+    on_ = on;
+    if (!bench_) bench_ = std::make_unique<Bench>(subject_of(c));
     if (done_++ == kWarmUp) slabs_ = slabs();
     bench().prepare();
     before_ = bench().held();
@@ -293,8 +232,12 @@ class FaultMatrix : public ::testing::TestWithParam<Case> {
 
   static Bench& bench() { return *bench_; }
 
-  static uint32_t trapped() {
-    return bench().device().read<uint32_t>(VFIO_PCI_BAR0_REGION_INDEX, kTrapped).value_or(0);
+  static std::unique_ptr<Subject> subject_of(const Case& c) {
+    switch (c.kind) {
+      case Kind::gpu: return make_gpu();
+      case Kind::logging_nic: return make_logging_nic();
+      default: return make_nic(c.event == Event::hot_reset_of_function);
+    }
   }
 
   // What the VMM does while it happens.
@@ -303,16 +246,24 @@ class FaultMatrix : public ::testing::TestWithParam<Case> {
     int error = bench().use();
     // Whoever moves on piece by piece comes to where it fails, behind what the worker had given ahead.
     const bool saving = c.state == State::pre_copy || c.state == State::pre_copy_p2p || c.state == State::stop_copy;
-    const int most = c.event == Event::stream_oversized ? 1000 : saving && c.outcome.error ? VFIO_PCI_HOOKS_STREAM_SLICES + 1 : 0;
+    const bool ahead = saving || c.kind == Kind::gpu;
+    const int most = c.event == Event::stream_oversized ? 1000 : ahead && c.outcome.error ? VFIO_PCI_HOOKS_STREAM_SLICES + 1 : 0;
     for (int more = 0; !error && more < most; ++more) error = bench().use();
+    if (is_bulk_stream(c))
+      while (!error && !bench().is_all_loaded()) error = bench().use();
     EXPECT_EQ(error, c.outcome.error) << (error ? strerrorname_np(error) : "it went on");
+    if (error && is_bulk_stream(c)) {
+      EXPECT_EQ(bench().use(), error) << "a refusal is sticky";
+    }
   }
 
   void expect_device(const Case& c) {
     ASSERT_EQ(bench().state(), c.outcome.after);
     const bool ran = c.state == State::running || c.state == State::pre_copy;
     switch (c.outcome.device) {
-      case Device::as_before: EXPECT_EQ(bench().heart(), ran ? kBeating : kStanding); break;
+      case Device::as_before: EXPECT_EQ(bench().heart(), ran ? kBeating : bench().subject().standing()); break;
+      // The VMM is ahead of the worker.
+      case Device::half: EXPECT_TRUE(sysfs::wait_until([&] { return bench().heart() == kHalf; }, 5s)) << bench().heart(); break;
       case Device::fresh:
         EXPECT_TRUE(bench().device().enable_memory_and_dma());
         [[fallthrough]];
@@ -353,7 +304,7 @@ class FaultMatrix : public ::testing::TestWithParam<Case> {
     }
     if (needs & kResetToMigrate) {
       EXPECT_EQ(bench().heart(), kBeating) << "the guest goes on as it is";
-      EXPECT_EQ(trapped(), kAnswered);
+      EXPECT_TRUE(bench().is_answered());
       const auto copying = bench().device().set_state(VFIO_DEVICE_STATE_PRE_COPY);
       EXPECT_EQ(copying ? 0 : copying.error().code, ENODATA);
     }
@@ -364,13 +315,11 @@ class FaultMatrix : public ::testing::TestWithParam<Case> {
   // RUNNING, its worker answers, its registers hold what is written, and its state is saved whole.
   void expect_whole(const Case& c) {
     ASSERT_EQ(bench().state(), State::running);
-    const bool untouched = c.outcome.device == Device::as_before &&
+    const bool untouched = (c.outcome.device == Device::as_before || c.outcome.device == Device::half) &&
                            !(c.outcome.needs & (kResetToRun | kResetToMigrate | kOpen | kBind | kDefine));
     EXPECT_EQ(bench().heart(), untouched ? kBeating : kFresh);
-    EXPECT_EQ(trapped(), kAnswered);
-    bench().mark();
-    bench().enter(State::stop_copy);
-    bench().go_on();
+    EXPECT_TRUE(bench().is_answered());
+    bench().migrate();
     EXPECT_EQ(bench().heart(), kBeating);
     EXPECT_TRUE(sysfs::wait_until([&] { return bench().held() == before_; }, 3s))
         << "references " << before_.references << " to " << bench().held().references << ", files " << before_.files << " to "
@@ -383,45 +332,50 @@ class FaultMatrix : public ::testing::TestWithParam<Case> {
   void kill_vmm(const Case& c);
   void share_file(const Case& c);
   void run_out_of_memory(const Case& c);
+  void draw_on(const Case& c);
 
  private:
   static std::unique_ptr<Bench> bench_;
+  static std::pair<Kind, bool> on_;
   static size_t done_;
   static std::map<std::string, long> slabs_;
   static long mapped_before_;
   Held before_;
 };
 std::unique_ptr<Bench> FaultMatrix::bench_;
+std::pair<Kind, bool> FaultMatrix::on_;
 size_t FaultMatrix::done_ = 0;
 std::map<std::string, long> FaultMatrix::slabs_;
 long FaultMatrix::mapped_before_ = 0;
 
-// Two threads move the rest of the stream in pieces that no answer of the worker ends at.
+// Two threads move the rest of the stream.
 void FaultMatrix::share_file(const Case& c) {
   const int fd = bench().stream().get();
   const bool loads = c.state == State::resuming;
   std::atomic<size_t> moved = bench().moved().size();
   std::atomic<int> wrong = 0;
   std::atomic<bool> over = false;
-  const size_t end = c.state == State::pre_copy || c.state == State::pre_copy_p2p ? kPreCopyState : kWholeState;
+  const bool pre_copies = c.state == State::pre_copy || c.state == State::pre_copy_p2p;
+  const size_t end = pre_copies ? bench().subject().pre_copy_size() : bench().subject().to_load().size();
   std::mutex order;
   const auto mover = [&] {
-    uint8_t piece[7];
+    // That no answer of the worker ends at.
+    std::vector<uint8_t> bytes(c.kind == Kind::gpu ? 4093 : 7);
     for (;;) {
       ssize_t done = 0;
       if (loads) {
         // Who has room for which bytes; the writes themselves meet.
         const size_t length = [&] {
           const std::lock_guard lock(order);
-          const size_t some = std::min(sizeof piece, end - std::min<size_t>(end, moved));
+          const size_t some = std::min(bytes.size(), end - std::min<size_t>(end, moved));
           moved += some;
           return some;
         }();
         if (!length) return;
-        done = ::write(fd, piece, length);
+        done = ::write(fd, bytes.data(), length);
         if (done != static_cast<ssize_t>(length)) ++wrong;
       } else {
-        done = ::read(fd, piece, sizeof piece);
+        done = ::read(fd, bytes.data(), bytes.size());
         if (done < 0 && errno != ENOMSG) ++wrong;
         if (done <= 0) return;
         moved += static_cast<size_t>(done);
@@ -441,7 +395,7 @@ void FaultMatrix::share_file(const Case& c) {
   EXPECT_EQ(wrong, 0);
   EXPECT_EQ(moved, end);
   if (loads) {
-    EXPECT_EQ(bench().board().loaded_bytes, uint64_t{kWholeState});
+    EXPECT_EQ(bench().board().loaded_bytes, end);
   }
 }
 
@@ -479,9 +433,27 @@ void FaultMatrix::run_out_of_memory(const Case& c) {
     bench().stream().reset();
     bench().reset();
     bench().moved().clear();
-    ASSERT_EQ(bench().device().write<uint32_t>(VFIO_PCI_BAR0_REGION_INDEX, kHeart, kBeating).has_value(), true);
+    bench().mark();
     bench().enter(c.state);
   }
+}
+
+// The client draws before, meanwhile and afterwards, in pages that are kept track of.
+void FaultMatrix::draw_on(const Case& c) {
+  const auto painter = std::static_pointer_cast<Painter>(bench().subject().begin_vmm(bench().guest()));
+  painter->draws_on();
+  bench().enter(c.state);
+  painter->draws_on();
+  if (c.event == Event::worker_killed_under_drawing) {
+    bench().worker().kill();
+  } else {
+    EXPECT_TRUE(bench().device().reset());
+    EXPECT_TRUE(bench().device().enable_memory_and_dma());
+  }
+  painter->draws_on();
+  const uint32_t last = painter->stop();
+  for (uint64_t at = Painter::kAt; at < Painter::kAt + Painter::kSize; at += kPage)
+    EXPECT_EQ(bench().device().read<uint32_t>(VFIO_PCI_BAR0_REGION_INDEX, at).value_or(0), last);
 }
 
 void FaultMatrix::kill_vmm(const Case& c) {
@@ -497,6 +469,8 @@ void FaultMatrix::kill_vmm(const Case& c) {
     try {
       auto container = vfio::Container::create();
       const Guest guest(*container, bench().address());
+      bench().subject().opened(*container, guest);
+      const auto going = bench().subject().begin_vmm(guest);
       const uint32_t through = vfio_state(c.state == State::error ? State::resuming : c.state);
       auto stream = guest.device.set_state(through);
       if (c.state == State::error) (void)guest.device.set_state(VFIO_DEVICE_STATE_STOP);
@@ -520,14 +494,18 @@ void FaultMatrix::kill_vmm(const Case& c) {
 
 // The function is on its way out while the VMM goes on.
 void FaultMatrix::lose_function(const Case& c) {
-  const Parent pf(bench().address());
-  const std::string count = pf.vfs();
+  const bool whole = c.kind == Kind::gpu;
+  const std::string folder = "/sys/bus/pci/devices/" + bench().address();
+  std::optional<Parent> pf;
+  if (!whole) pf.emplace(bench().address());
+  const std::string count = whole ? "" : pf->vfs();
   const vfio::Descriptor asked = watch_requests(bench().device());
   const auto [path, text] = [&]() -> std::pair<std::string, std::string> {
     switch (c.event) {
-      case Event::vfs_removed: return {pf.folder + "/sriov_numvfs", "0"};
-      case Event::pf_unbound: return {pf.folder + "/driver/unbind", pf.address};
-      default: return {"/sys/bus/pci/devices/" + bench().address() + "/driver/unbind", bench().address()};
+      case Event::vfs_removed: return {pf->folder + "/sriov_numvfs", "0"};
+      case Event::pf_unbound: return {pf->folder + "/driver/unbind", pf->address};
+      case Event::function_removed: return {folder + "/remove", "1"};
+      default: return {folder + "/driver/unbind", bench().address()};
     }
   }();
   Removal removal(path, text);
@@ -536,9 +514,15 @@ void FaultMatrix::lose_function(const Case& c) {
       << "nobody asked the VMM for the device";
   expect_call(c);
   expect_device(c);
-  const auto reset = bench().device().reset();
-  EXPECT_EQ(reset ? 0 : reset.error().code, EAGAIN);
+  if (!whole) {
+    const auto reset = bench().device().reset();
+    EXPECT_EQ(reset ? 0 : reset.error().code, EAGAIN);
+  }
   if (c.state != State::error) bench().go_on();
+  if (c.kind == Kind::logging_nic) expect_logging(bench().device());
+  if (whole) {
+    EXPECT_TRUE(bench().device().reset()) << "the register program needs nobody's lock";
+  }
 
   bench().stream().reset();
   bench().close();
@@ -546,10 +530,15 @@ void FaultMatrix::lose_function(const Case& c) {
   EXPECT_EQ(bench().worker().ended_by(), 0) << "the worker is told that the function is gone";
   if (c.event == Event::pf_unbound) {
     EXPECT_FALSE(sysfs::exists(bench().address()));
-    const auto bound = sysfs::write("/sys/bus/pci/drivers/igb/bind", pf.address);
+    const auto bound = sysfs::write("/sys/bus/pci/drivers/igb/bind", pf->address);
     EXPECT_TRUE(bound) << bound.error().text;
   }
-  if (c.event != Event::vf_unbound) pf.create_vfs(count);
+  if (c.event == Event::function_removed) {
+    EXPECT_FALSE(sysfs::exists(bench().address()));
+    EXPECT_TRUE(sysfs::write("/sys/bus/pci/rescan", "1"));
+  } else if (c.event != Event::vf_unbound) {
+    pf->create_vfs(count);
+  }
   // A function that was made anew has no definition, one that stayed still has it.
   const auto bound = sysfs::bind(bench().address(), "vfio-pci-hooks");
   EXPECT_TRUE(bound) << bound.error().text;
@@ -564,8 +553,10 @@ void FaultMatrix::lose_function(const Case& c) {
 
 void FaultMatrix::inject(const Case& c) {
   Board& board = bench().board();
-  const uint32_t request = c.state == State::resuming                    ? VFIO_PCI_HOOKS_REQ_LOAD
-                           : bench().stream() ? VFIO_PCI_HOOKS_REQ_SAVE : VFIO_PCI_HOOKS_REQ_READ;
+  const uint32_t request = c.state == State::resuming ? VFIO_PCI_HOOKS_REQ_LOAD
+                           : bench().stream()         ? VFIO_PCI_HOOKS_REQ_SAVE
+                           : c.kind == Kind::gpu      ? VFIO_PCI_HOOKS_REQ_WRITE
+                                                      : VFIO_PCI_HOOKS_REQ_READ;
   switch (c.event) {
     case Event::worker_killed: return bench().worker().kill();
     case Event::worker_stopped:
@@ -591,11 +582,13 @@ void FaultMatrix::inject(const Case& c) {
     }
     case Event::module_unload: EXPECT_EQ(unload_module(), EWOULDBLOCK); return;
     case Event::no_memory: return run_out_of_memory(c);
-    case Event::dma_logging: return log_dma(bench().device());
+    case Event::dma_logging: return log_dma(bench().device(), c.kind == Kind::logging_nic);
     case Event::file_closed: bench().stream().reset(); return;
     case Event::file_kept: bench().close(); return;
     case Event::stream_oversized:
-      board.pre_copy_bytes = board.state_bytes = 2 * kMaxState;
+      if (c.kind == Kind::gpu) return;
+      bench().subject().spoil(c.event);
+      board.pre_copy_bytes = board.state_bytes = 2 * kMaxNicState;
       board.save_at_once = 4096;
       return;
     default: return;
@@ -626,14 +619,22 @@ TEST_P(FaultMatrix, RL1_RL2_RL5_MP3_MP4_EndsAsThePageSays) {
   const Case& c = GetParam();
   if (c.event == Event::no_memory && NoMemory::why_not())
     FAIL() << NoMemory::why_not() << "; HOOKLINE_FAULTS=enough-memory leaves these cells out";
-  if (is_inside_stream(c.event)) return run_stream_cell(sysfs::test_vfs().at(1), c.event, c.outcome);
+  if (c.kind == Kind::nic && is_inside_stream(c.event)) return run_stream_cell(sysfs::test_vfs().at(1), c.event, c.outcome);
   bench().board().refused_answers = 0;
+  const bool logs = c.kind == Kind::logging_nic && c.event != Event::dma_logging;
   if (c.event == Event::vmm_killed) {
     kill_vmm(c);
+  } else if (c.event == Event::worker_killed_under_drawing || c.event == Event::reset_under_drawing) {
+    draw_on(c);
   } else {
+    if (is_bulk_stream(c)) bench().subject().spoil(c.event);
+    if (logs) {
+      ASSERT_EQ(start_logging(bench().device(), {{kDmaIova, kDmaSize}}), 0);
+    }
     bench().enter(c.state);
     if (c.outcome.needs & (kBind | kDefine)) {
       lose_function(c);
+      if (logs) expect_no_logging(bench().device());
       return expect_whole(c);
     }
     inject(c);
@@ -646,8 +647,10 @@ TEST_P(FaultMatrix, RL1_RL2_RL5_MP3_MP4_EndsAsThePageSays) {
   expect_worker(c);
   expect_device(c);
   if (HasFatalFailure()) return;
+  if (logs && bench().is_open()) expect_logging(bench().device());
   recover(c);
   if (HasFatalFailure()) return;
+  if (logs && c.outcome.needs & kOpen) expect_no_logging(bench().device());
   expect_whole(c);
 }
 
@@ -658,32 +661,50 @@ enum class Run { quick, slow, no_memory };
 Run run_of(const Case& c) {
   if (c.event == Event::no_memory) return Run::no_memory;
   const auto event = static_cast<size_t>(c.event), state = static_cast<size_t>(c.state);
-  const bool slow = c.event == Event::vfs_removed || c.event == Event::pf_unbound;
-  const bool quick = slow ? state == event % kStates.size() : state % 3 == event % 3 || is_inside_stream(c.event);
+  const bool slow = c.event == Event::vfs_removed || c.event == Event::pf_unbound || c.event == Event::function_removed;
+  const bool quick = slow ? state == event % kStates.size() : state % 3 == event % 3 || is_inside_stream(c.event) || is_bulk_stream(c);
   return quick ? Run::quick : Run::slow;
 }
 
-std::vector<Case> cases(Run run) {
+std::vector<Case> cases(Kind kind, Run run) {
   std::vector<Case> some;
   for (const Case& c : cases())
-    if (run_of(c) == run) some.push_back(c);
+    if (c.kind == kind && run_of(c) == run) some.push_back(c);
   return some;
 }
 
 auto name_of_cell = [](const ::testing::TestParamInfo<Case>& c) { return name_of(c.param); };
-INSTANTIATE_TEST_SUITE_P(Quick, FaultMatrix, ::testing::ValuesIn(cases(Run::quick)), name_of_cell);
-INSTANTIATE_TEST_SUITE_P(Slow, FaultMatrix, ::testing::ValuesIn(cases(Run::slow)), name_of_cell);
-INSTANTIATE_TEST_SUITE_P(NoMemory, FaultMatrix, ::testing::ValuesIn(cases(Run::no_memory)), name_of_cell);
+INSTANTIATE_TEST_SUITE_P(Quick, FaultMatrix, ::testing::ValuesIn(cases(Kind::nic, Run::quick)), name_of_cell);
+INSTANTIATE_TEST_SUITE_P(Slow, FaultMatrix, ::testing::ValuesIn(cases(Kind::nic, Run::slow)), name_of_cell);
+INSTANTIATE_TEST_SUITE_P(NoMemory, FaultMatrix, ::testing::ValuesIn(cases(Kind::nic, Run::no_memory)), name_of_cell);
+INSTANTIATE_TEST_SUITE_P(GpuQuick, FaultMatrix, ::testing::ValuesIn(cases(Kind::gpu, Run::quick)), name_of_cell);
+INSTANTIATE_TEST_SUITE_P(GpuSlow, FaultMatrix, ::testing::ValuesIn(cases(Kind::gpu, Run::slow)), name_of_cell);
+INSTANTIATE_TEST_SUITE_P(GpuNoMemory, FaultMatrix, ::testing::ValuesIn(cases(Kind::gpu, Run::no_memory)), name_of_cell);
+INSTANTIATE_TEST_SUITE_P(LogQuick, FaultMatrix, ::testing::ValuesIn(cases(Kind::logging_nic, Run::quick)), name_of_cell);
+INSTANTIATE_TEST_SUITE_P(LogSlow, FaultMatrix, ::testing::ValuesIn(cases(Kind::logging_nic, Run::slow)), name_of_cell);
+INSTANTIATE_TEST_SUITE_P(LogNoMemory, FaultMatrix, ::testing::ValuesIn(cases(Kind::logging_nic, Run::no_memory)), name_of_cell);
 
 // What HOOKLINE_FAULTS names of it: variables of this kind reach the virtual machine, arguments of its test binaries do not.
 struct Selection {
-  std::string_view name, filter;
+  std::string_view name;
+  const char* filter;
 };
-constexpr Selection kSelections[] = {{"short", "-Slow/*"}, {"enough-memory", "-NoMemory/*"}};
+constexpr Selection kSelections[] = {
+    {"nic", "Quick/*:Slow/*:NoMemory/*"},
+    {"nic-short", "Quick/*:NoMemory/*"},
+    {"nic-enough-memory", "Quick/*:Slow/*"},
+    {"gpu", "Gpu*"},
+    {"gpu-short", "GpuQuick/*"},
+    {"gpu-enough-memory", "GpuQuick/*:GpuSlow/*"},
+    {"logging", "Log*"},
+    {"logging-short", "LogQuick/*"},
+    {"logging-enough-memory", "LogQuick/*:LogSlow/*"},
+};
 
 void select(std::string_view name) {
   const auto* selection = std::ranges::find(kSelections, name, &Selection::name);
-  if (selection == std::end(kSelections)) throw std::invalid_argument(fmt::format("HOOKLINE_FAULTS={}: short or enough-memory", name));
+  if (selection == std::end(kSelections))
+    throw std::invalid_argument(fmt::format("HOOKLINE_FAULTS={}: nic, gpu or logging, and with -short or -enough-memory", name));
   ::testing::GTEST_FLAG(filter) = selection->filter;
 }
 

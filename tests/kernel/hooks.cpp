@@ -484,7 +484,7 @@ vfio_pci_hooks_status Control::status(const std::string& address) const {
   return status;
 }
 
-Worker::Worker(const std::string& address, Board& board) {
+Worker::Worker(const std::string& address, Board& board, const Serve& serve) {
   int ready[2];
   if (::pipe2(ready, O_CLOEXEC) != 0) raise("pipe");
   pid_ = ::fork();
@@ -504,6 +504,10 @@ Worker::Worker(const std::string& address, Board& board) {
     if (channel < 0) ::_exit(3);
     if (::write(3, "", 1) != 1) ::_exit(4);
     ::close(3);
+    if (serve) {
+      serve(channel, board);
+      ::_exit(0);
+    }
     std::thread([channel, &board] { serve_queries(channel, board); }).detach();
     Server(channel, board).run();
   }

@@ -142,8 +142,11 @@ int without_rights(const std::function<int()>& ask);
 /// the first word of its shadow, and as its state gives a pattern of state_bytes bytes that it checks when it loads.
 class Worker {
  public:
+  /// What the process does once it is attached, in place of all that.
+  using Serve = std::function<void(int channel, Board& board)>;
+
   /// Returns when the worker is attached. `board` must be shared_board()'s.
-  Worker(const std::string& address, Board& board);
+  Worker(const std::string& address, Board& board, const Serve& serve = {});
   ~Worker();
   Worker(const Worker&) = delete;
   Worker& operator=(const Worker&) = delete;

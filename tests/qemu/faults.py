@@ -36,7 +36,7 @@ class Promise:
 
 
 def promises(path):
-    """{(event, state): Promise} of the page."""
+    """{(event, state): Promise} of the page, for the NIC."""
     cells, event = {}, None
     with open(path, encoding="utf-8") as page:
         for line in page:
@@ -44,6 +44,8 @@ def promises(path):
                 event = line[3:].strip()
             elif event and re.match(r"\| [A-Z]", line):
                 states, *rest = [cell.strip() for cell in line.strip().strip("|").split("|")]
+                if not {"all", "NIC"} & set(rest[-1].split(", ")):
+                    continue
                 for state in states.split(", "):
                     cells[event, state.rstrip("*")] = Promise(*(rest + [""] * 4)[:4], state.endswith("*"))
     return cells
