@@ -246,10 +246,11 @@ class FaultMatrix : public ::testing::TestWithParam<Case> {
     int error = bench().use();
     // Whoever moves on piece by piece comes to where it fails, behind what the worker had given ahead.
     const bool saving = c.state == State::pre_copy || c.state == State::pre_copy_p2p || c.state == State::stop_copy;
-    const bool ahead = saving || c.kind == Kind::gpu;
-    const int most = c.event == Event::stream_oversized ? 1000 : ahead && c.outcome.error ? VFIO_PCI_HOOKS_STREAM_SLICES + 1 : 0;
+    const int most = c.event == Event::stream_oversized ? 1000 : saving && c.outcome.error ? VFIO_PCI_HOOKS_STREAM_SLICES + 1 : 0;
     for (int more = 0; !error && more < most; ++more) error = bench().use();
-    if (is_bulk_stream(c))
+    // The library's worker promises to have no word about bulk for a while: what is written meanwhile is not waited for, and the
+    // stream's last byte is.
+    if (is_bulk_stream(c) || (c.kind == Kind::gpu && c.state == State::resuming && c.outcome.error))
       while (!error && !bench().is_all_loaded()) error = bench().use();
     EXPECT_EQ(error, c.outcome.error) << (error ? strerrorname_np(error) : "it went on");
     if (error && is_bulk_stream(c)) {
@@ -618,7 +619,7 @@ void FaultMatrix::expect_worker(const Case& c) {
 TEST_P(FaultMatrix, RL1_RL2_RL5_MP3_MP4_EndsAsThePageSays) {
   const Case& c = GetParam();
   if (c.event == Event::no_memory && NoMemory::why_not())
-    FAIL() << NoMemory::why_not() << "; HOOKLINE_FAULTS=enough-memory leaves these cells out";
+    FAIL() << NoMemory::why_not() << "; HOOKLINE_FAULTS=...-enough-memory leaves these cells out";
   if (c.kind == Kind::nic && is_inside_stream(c.event)) return run_stream_cell(sysfs::test_vfs().at(1), c.event, c.outcome);
   bench().board().refused_answers = 0;
   const bool logs = c.kind == Kind::logging_nic && c.event != Event::dma_logging;
