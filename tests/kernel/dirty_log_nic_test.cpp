@@ -351,8 +351,10 @@ TEST_F(DirtyLogNicTest, MP5_AMigrationUnderTraffic) {
   };
   int rounds = 0;
   const uint32_t first = frames;
+  uint32_t told = first;
   const auto end = std::chrono::steady_clock::now() + 60s;
   while ((frames - first < 1500 || rounds < 300) && std::chrono::steady_clock::now() < end) {
+    told = frames;
     move(report());
     ++rounds;
   }
@@ -367,7 +369,8 @@ TEST_F(DirtyLogNicTest, MP5_AMigrationUnderTraffic) {
   EXPECT_EQ(changed(there), PageSet{}) << "pages that the destination has not got";
   printf("migration: %u frames, %d rounds, %.1f pages each, %zu after the stop\n", frames - first, rounds,
          static_cast<double>(total) / rounds, last.size());
-  EXPECT_LT(last.size(), 200u);
+  // Those of frames that came since, of frames nobody has taken yet, of buffers that are posted, and the rings.
+  EXPECT_LE(last.size(), frames - told + 2 * receiver_->slots() + 4);
 }
 
 // What cannot be followed is not guessed: all pages, until the VMM starts again.
