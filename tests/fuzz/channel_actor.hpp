@@ -67,6 +67,7 @@ struct Board {
   std::array<std::array<Count, kMoves>, kTables> counts;
   // What shows that the fuzzer gets anywhere at all.
   std::atomic<uint64_t> sessions{0}, answers{0}, saved_bytes{0}, loads{0}, lost_pages{0}, queries{0};
+  std::atomic<uint64_t> long_saves{0}, long_loads{0};  ///< streams of several slices, to the end
   std::atomic<bool> violated{false};
 };
 

@@ -34,7 +34,13 @@ struct Vmm {
   void* guest = nullptr;
   uint64_t express = 0;  ///< PCI Express capability in config space
   std::atomic<bool> stop{false};
+  std::atomic<bool> moves_slices{false};  ///< a thread is at it, and others let it, mostly
 };
+
+/// Whether a move that would end it is not made.
+bool lets_move(Actor& a, const Vmm& v) {
+  return v.moves_slices && !a.random.one_in(64);
+}
 
 int open_group(const std::string& address) {
   char link[256];
@@ -92,8 +98,9 @@ int write_config(Actor& a, Vmm& v) {
              : 0;
 }
 
-int reset_by_config(Actor&, Vmm& v) {
+int reset_by_config(Actor& a, Vmm& v) {
   const uint16_t value = PCI_EXP_DEVCTL_BCR_FLR;
+  if (lets_move(a, v)) return EBUSY;
   if (v.express == 0) return ENOTTY;
   return pwrite(v.device, &value, 2, static_cast<off_t>(at(7, v.express + PCI_EXP_DEVCTL))) < 0 ? errno : 0;
 }
@@ -164,7 +171,8 @@ int ioeventfd(Actor& a, Vmm& v) {
   return result;
 }
 
-int reset(Actor&, Vmm& v) {
+int reset(Actor& a, Vmm& v) {
+  if (lets_move(a, v)) return EBUSY;
   return ioctl(v.device, VFIO_DEVICE_RESET) < 0 ? errno : 0;
 }
 
@@ -206,8 +214,8 @@ int any_feature(Actor& a, Vmm& v) {
 
 // ---- migration
 
-/// With its data file, if it opens one, in one of the slots; the files of before stay open there for a while.
-int set_state(Actor& a, Vmm& v, uint32_t state, bool bend) {
+/// With its data file, if it opens one, in `opened`, or in one of the slots; the files of before stay open there for a while.
+int set_state(Actor& a, Vmm& v, uint32_t state, bool bend, int* opened = nullptr) {
   Feature<vfio_device_feature_mig_state> arg{};
   arg.payload = {state, -1};
   arg.argsz = sizeof arg;
@@ -215,7 +223,9 @@ int set_state(Actor& a, Vmm& v, uint32_t state, bool bend) {
   const int result = bend ? a.call(v.device, VFIO_DEVICE_FEATURE, arg)
                      : ioctl(v.device, VFIO_DEVICE_FEATURE, &arg) < 0 ? errno
                                                                       : 0;
-  if (result == 0 && arg.payload.data_fd > 2) {
+  if (result == 0 && arg.payload.data_fd > 2 && opened) {
+    *opened = arg.payload.data_fd;
+  } else if (result == 0 && arg.payload.data_fd > 2) {
     const int former = v.data[a.random.below(4)].exchange(arg.payload.data_fd);
     if (former >= 0) ::close(former);
   }
@@ -223,6 +233,7 @@ int set_state(Actor& a, Vmm& v, uint32_t state, bool bend) {
 }
 
 int any_state(Actor& a, Vmm& v) {
+  if (lets_move(a, v)) return EBUSY;
   const int result = set_state(a, v, static_cast<uint32_t>(a.random.below(9)), true);
   // Only a reset leads out of ERROR.
   if (result == EIO && a.random.one_in(4)) ioctl(v.device, VFIO_DEVICE_RESET);
@@ -239,17 +250,24 @@ int data_size(Actor& a, Vmm& v) {
   return feature(a, v, VFIO_DEVICE_FEATURE_GET | VFIO_DEVICE_FEATURE_MIG_DATA_SIZE, arg);
 }
 
+/// What read() or write() of a data file has answered: never more than it was asked for.
+ssize_t moved(Actor& a, ssize_t answer, size_t asked) {
+  if (answer > static_cast<ssize_t>(asked))
+    violation(a.board(), "%zd bytes of a data file moved, %zu were asked for", answer, asked);
+  return answer;
+}
+
 int read_data(Actor& a, Vmm& v) {
   const size_t length = a.random.one_in(3) ? 32768 : 1 + a.random.below(4096);
   void* place = a.buffer(length);
-  const ssize_t got = read(v.data[a.random.below(4)], place, length);
+  const ssize_t got = moved(a, read(v.data[a.random.below(4)], place, length), length);
   if (got > 0) a.board().saved_bytes += static_cast<uint64_t>(got);
   return got < 0 ? errno : 0;
 }
 
 int write_data(Actor& a, Vmm& v) {
   const size_t length = a.random.one_in(3) ? 32768 : 1 + a.random.below(4096);
-  const ssize_t done = write(v.data[a.random.below(4)], a.buffer(length), length);
+  const ssize_t done = moved(a, write(v.data[a.random.below(4)], a.buffer(length), length), length);
   if (done > 0) ++a.board().loads;
   return done < 0 ? errno : 0;
 }
@@ -262,7 +280,8 @@ int move_slices(Actor& a, Vmm& v) {
   if (a.random.one_in(3))
     mprotect(static_cast<uint8_t*>(at) + 4096 * a.random.below(kBytes / 4096), 4096, PROT_NONE);
   const int fd = v.data[a.random.below(4)];
-  const ssize_t read_bytes = read(fd, at, kBytes), written = read_bytes < 0 ? write(fd, at, kBytes) : 0;
+  const ssize_t read_bytes = moved(a, read(fd, at, kBytes), kBytes);
+  const ssize_t written = read_bytes < 0 ? moved(a, write(fd, at, kBytes), kBytes) : 0;
   const int result = read_bytes < 0 && written < 0 ? errno : 0;
   if (read_bytes > 0) a.board().saved_bytes += static_cast<uint64_t>(read_bytes);
   if (written > 0) ++a.board().loads;
@@ -305,6 +324,7 @@ int close_data(Actor& a, Vmm& v) {
 
 /// As a VMM does it: out of RUNNING to the end of the stream and back, or a stream loaded.
 int migrate(Actor& a, Vmm& v) {
+  if (lets_move(a, v)) return EBUSY;
   // Afterwards nothing is missed, and no state is in the way.
   if (a.random.one_in(2)) ioctl(v.device, VFIO_DEVICE_RESET);
   if (a.random.one_in(2)) set_state(a, v, VFIO_DEVICE_STATE_PRE_COPY, false);
@@ -315,13 +335,42 @@ int migrate(Actor& a, Vmm& v) {
   std::array<uint8_t, 16384> piece{};
   for (int i = 0; i < 100; ++i)
     for (const auto& data : v.data) {
-      const ssize_t n =
-          loads ? write(data, piece.data(), piece.size()) : read(data, piece.data(), piece.size());
+      const ssize_t n = moved(
+          a, loads ? write(data, piece.data(), piece.size()) : read(data, piece.data(), piece.size()), piece.size());
       if (n > 0 && loads) ++a.board().loads;
       if (n > 0 && !loads) a.board().saved_bytes += static_cast<uint64_t>(n);
       if (n == 0) i = 100;
     }
   return set_state(a, v, VFIO_DEVICE_STATE_RUNNING, false);
+}
+
+/// The same with a stream of several slices, each call as large as what is left.
+int migrate_slices(Actor& a, Vmm& v) {
+  if (v.moves_slices.exchange(true)) return EBUSY;
+  const bool loads = a.random.one_in(2);
+  int fd = -1;
+  ioctl(v.device, VFIO_DEVICE_RESET);
+  const int result = set_state(a, v, loads ? VFIO_DEVICE_STATE_RESUMING : VFIO_DEVICE_STATE_STOP_COPY, false, &fd);
+  const size_t size = VFIO_PCI_HOOKS_STREAM_SLICE + 1 + a.random.below(2 * VFIO_PCI_HOOKS_STREAM_SLICE);
+  std::vector<uint8_t> bytes(fd < 0 ? 0 : size);
+  size_t done = 0;
+  for (ssize_t n = 1; fd >= 0 && n > 0;) {
+    do {
+      n = loads ? moved(a, write(fd, bytes.data() + done, size - done), size - done) : moved(a, read(fd, bytes.data(), size), size);
+    } while (n < 0 && errno == EINTR);
+    if (n > 0) done += static_cast<size_t>(n);
+    if (loads && done == size) {
+      ++a.board().long_loads;
+      break;
+    }
+    if (!loads && n == 0 && done > VFIO_PCI_HOOKS_STREAM_SLICE) ++a.board().long_saves;
+  }
+  if (fd >= 0) {
+    set_state(a, v, VFIO_DEVICE_STATE_RUNNING, false);
+    ::close(fd);
+  }
+  v.moves_slices = false;
+  return result;
 }
 
 // ---- memory and life
@@ -344,6 +393,7 @@ int drop_pages(Actor&, Vmm& v) {
 }
 
 int reopen(Actor& a, Vmm& v) {
+  if (lets_move(a, v)) return EBUSY;
   const int fd = v.device.exchange(-1);
   if (fd >= 0) ::close(fd);
   if (a.random.one_in(4)) std::this_thread::sleep_for(std::chrono::milliseconds(a.random.below(20)));
@@ -375,6 +425,7 @@ constexpr Move<Vmm> kMoves[] = {
     {8, "vmm: data file as it is not meant", odd_data},
     {3, "vmm: close a data file", close_data},
     {6, "vmm: migrate", migrate},
+    {8, "vmm: migrate slices", migrate_slices},
     {3, "vmm: MAP_DMA", map_dma},
     {3, "vmm: UNMAP_DMA", unmap_dma},
     {2, "vmm: drop guest pages", drop_pages},

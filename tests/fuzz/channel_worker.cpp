@@ -32,6 +32,7 @@ struct Worker {
   std::atomic<uint8_t*> slots{nullptr}, shadow{nullptr}, stream{nullptr};
   std::atomic<bool> stop{false};
   uint32_t shadow_bytes = 4096;
+  uint64_t slices = 0;  ///< of the stream that follow the one that is asked for
 };
 
 int any_session(Actor& a, Worker& w) {
@@ -83,12 +84,22 @@ void spoil(Actor& a, vfio_pci_hooks_slot& slot) {
   }
 }
 
+/// What an answer about a slice says of the stream.
+uint32_t end_of(Worker& w) {
+  if (w.slices == 0) return VFIO_PCI_HOOKS_ANSWER_END;
+  --w.slices;
+  return 0;
+}
+
 void answer(Actor& a, Worker& w, vfio_pci_hooks_slot& slot) {
   slot.answer_seq = slot.seq;
   slot.answer = 0;
   slot.answer_flags = 0;
   slot.answer_length = std::min<uint32_t>(slot.length, sizeof slot.data);
   slot.initial_bytes = slot.dirty_bytes = 0;
+  // Of what is loaded the VMM knows the end: mostly it comes later than that.
+  if (slot.flags & VFIO_PCI_HOOKS_REQ_BEGIN)
+    w.slices = a.random.one_in(4) ? a.random.below(2) : slot.op == VFIO_PCI_HOOKS_REQ_LOAD ? 16 : 1 + a.random.below(4);
   switch (slot.op) {
     case VFIO_PCI_HOOKS_REQ_READ:
     case VFIO_PCI_HOOKS_REQ_WRITE:
@@ -101,13 +112,18 @@ void answer(Actor& a, Worker& w, vfio_pci_hooks_slot& slot) {
       slot.answer = static_cast<int32_t>(a.random.below(3));
       break;
     case VFIO_PCI_HOOKS_REQ_SAVE:
-      slot.answer_length =
-          static_cast<uint32_t>(1 + a.random.below(slot.index ? VFIO_PCI_HOOKS_STREAM_SLICE : 64));
-      slot.answer_flags = a.random.one_in(slot.index ? 2 : 1) ? VFIO_PCI_HOOKS_ANSWER_END : 0;
       slot.initial_bytes = a.random.below(100);
+      if (slot.index == VFIO_PCI_HOOKS_PHASE_PRE_COPY) {
+        slot.answer_length = static_cast<uint32_t>(1 + a.random.below(64));
+        slot.answer_flags = VFIO_PCI_HOOKS_ANSWER_END;
+        break;
+      }
+      slot.answer_length = a.random.one_in(4) ? static_cast<uint32_t>(1 + a.random.below(VFIO_PCI_HOOKS_STREAM_SLICE))
+                                              : VFIO_PCI_HOOKS_STREAM_SLICE;
+      slot.answer_flags = end_of(w);
       break;
     case VFIO_PCI_HOOKS_REQ_LOAD:
-      slot.answer_flags = a.random.one_in(2) ? VFIO_PCI_HOOKS_ANSWER_END : 0;
+      slot.answer_flags = end_of(w);
       if (a.random.one_in(2)) slot.dirty_bytes = a.random.below(2 * VFIO_PCI_HOOKS_STREAM_SLICE);
       break;
     default:
