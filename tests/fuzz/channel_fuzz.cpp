@@ -116,7 +116,11 @@ void print_stacks(pid_t pid) {
 class Game {
  public:
   Game(uint64_t seed, uint64_t seconds, Board& board)
-      : random_(seed), end_(now_ms() + seconds * 1000), latest_(end_ + (seconds >= kShortest ? seconds * 2000 : 0)), board_(board), vfs_(sysfs::test_vfs()) {
+      : random_(seed),
+        end_(now_ms() + seconds * 1000),
+        latest_(end_ + (seconds >= kShortest ? seconds * 6000 : 0)),
+        board_(board),
+        vfs_(sysfs::test_vfs()) {
     if (vfs_.size() < 2) throw std::runtime_error("two VFs are needed (HOOKLINE_VM_VFS)");
     const std::string& bound = vfs_[0];
     const std::string& unbound = vfs_[1];
