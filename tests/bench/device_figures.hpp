@@ -52,8 +52,9 @@ Figures data_file(const std::string& vf, const std::string& other_vf, const Plan
 /// pipe.
 Figures downtime(const std::string& vf, const std::string& other_vf, const Plan& plan);
 
-/// Trapped reads and state changes of all devices at once, against pairs of processes and one device.
-Figures many_devices(const std::vector<std::string>& vfs, const Plan& plan);
+/// Trapped reads and state changes of 1 to 16 devices at once, as far as there are as many, against pairs of
+/// processes and one device.
+Figures many_devices(const std::vector<std::string>& all, const Plan& plan);
 
 /// A report of the pages of 64 GiB, against setting their bits: of a device nobody follows, and of one whose rings the in-kernel
 /// handler follows. Needs a kernel whose vfio knows DMA logging.
