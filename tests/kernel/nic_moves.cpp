@@ -33,7 +33,7 @@ struct Held {
   uint64_t files = 0;                   // open files of the whole machine
   std::map<int, size_t> descriptors{};  // of each process called hookline
   uint64_t pages = 0;                   // vmalloc and slab memory that cannot be reclaimed, in KiB
-  std::map<std::string, uint64_t> objects{};  // of each slab cache that cannot be reclaimed
+  std::map<std::string, uint64_t> objects{};  // of each slab cache that cannot be reclaimed, and areas of vmalloc
 
   static Held now();
 };
@@ -67,6 +67,22 @@ std::map<std::string, uint64_t> slab_objects() {
     if (fields >> name >> active && !flag(fs::path("/sys/kernel/slab") / name / "reclaim_account")) found[name] = active;
   }
   if (found.size() < 20) throw std::runtime_error("/proc/slabinfo names hardly any cache");
+  // What was freed keeps its vmap_area until the kernel tidies up, some thousand later.
+  found.erase("vmap_area");
+  return found;
+}
+
+/// Areas of kernel memory in use, by who asked for them.
+std::map<std::string, uint64_t> vmalloc_areas() {
+  std::map<std::string, uint64_t> found;
+  std::ifstream in("/proc/vmallocinfo");
+  std::string line, range, size, caller;
+  while (std::getline(in, line)) {
+    if (line.find("unpurged vm_area") != std::string::npos) continue;
+    std::istringstream fields(line);
+    if (fields >> range >> size >> caller) ++found["vmalloc by " + caller.substr(0, caller.find('+'))];
+  }
+  if (found.size() < 5) throw std::runtime_error("/proc/vmallocinfo names hardly anybody");
   return found;
 }
 
@@ -74,6 +90,7 @@ Held Held::now() {
   namespace fs = std::filesystem;
   Held held;
   held.objects = slab_objects();
+  held.objects.merge(vmalloc_areas());
   std::ifstream("/proc/sys/fs/file-nr") >> held.files;
   held.pages = number_after("/proc/meminfo", "SUnreclaim:") + number_after("/proc/meminfo", "VmallocUsed:");
   for (const auto& entry : fs::directory_iterator("/proc")) {
