@@ -70,33 +70,46 @@ static void vph_access_detach(struct vph_device *hdev)
  * which address space that translates. It holds that one for as long as it exists, so
  * where the context has one alone, this is it. With more than one there is no telling, and
  * behind a nested table addresses are the guest's own, which no address space knows.
- * Returns why not, or NULL.
+ * Looked for with an access object of its own: the device's is in use meanwhile, and must
+ * not reach another's memory for a moment. Returns why not, or NULL.
  */
-static const char *vph_access_attach_only_ioas(struct vph_device *hdev)
+static const char *vph_only_ioas(struct vfio_device *core_vdev, u32 *ioas_id)
 {
 	/* The device is attached, by a caller whose lock keeps it so. */
-	struct iommu_domain *domain = iommu_get_domain_for_dev(&hdev->core.pdev->dev);
+	struct iommu_domain *domain = iommu_get_domain_for_dev(core_vdev->dev);
+	struct iommufd_ctx *ictx = iommufd_device_to_ictx(core_vdev->iommufd_device);
+	const char *problem = NULL;
+	struct iommufd_access *probe;
+	u32 id, found = 0;
 	int ret;
-	u32 id;
 
 	if (!domain || !(domain->type & __IOMMU_DOMAIN_PAGING))
 		return "which is nested";
 
-	for (id = 1; id <= VPH_IOMMUFD_OBJECTS; id++) {
-		if (hdev->access_attached)
-			ret = iommufd_access_replace(hdev->access, id);
+	probe = iommufd_access_create(ictx, &vph_access_ops, NULL, &id);
+	if (IS_ERR(probe))
+		return "and looking for its address space failed";
+
+	for (id = 1; id <= VPH_IOMMUFD_OBJECTS && !problem; id++) {
+		if (found)
+			ret = iommufd_access_replace(probe, id);
 		else
-			ret = iommufd_access_attach(hdev->access, id);
+			ret = iommufd_access_attach(probe, id);
 		/* Another kind of object, or none. */
 		if (ret == -ENOENT)
 			continue;
-		if (ret || hdev->access_attached) {
-			vph_access_detach(hdev);
-			return "and there are several address spaces that may be its own";
-		}
-		hdev->access_attached = true;
+		if (ret)
+			problem = "and looking for its address space failed";
+		else if (found)
+			problem = "and there are several address spaces that may be its own";
+		else
+			found = id;
 	}
-	return hdev->access_attached ? NULL : "and there is no address space";
+	if (!found && !problem)
+		problem = "and there is no address space";
+	iommufd_access_destroy(probe);
+	*ioas_id = found;
+	return problem;
 }
 
 int vph_attach_ioas(struct vfio_device *core_vdev, u32 *pt_id)
@@ -112,13 +125,16 @@ int vph_attach_ioas(struct vfio_device *core_vdev, u32 *pt_id)
 
 	vph_access_detach(hdev);
 	ret = iommufd_access_attach(hdev->access, ioas_id);
+	if (ret) {
+		problem = vph_only_ioas(core_vdev, &ioas_id);
+		if (!problem)
+			ret = iommufd_access_attach(hdev->access, ioas_id);
+	}
 	hdev->access_attached = !ret;
 	if (ret)
-		problem = vph_access_attach_only_ioas(hdev);
-	if (problem)
 		pci_notice_ratelimited(hdev->core.pdev,
 				       "no guest memory for worker or logger: the VMM attached a page table, %s\n",
-				       problem);
+				       problem ?: "and its address space cannot be used");
 	return 0;
 }
 
