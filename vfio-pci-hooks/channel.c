@@ -171,6 +171,8 @@ void vph_channel_wake_worker_locked(struct vph_channel *ch)
 {
 	lockdep_assert_held(&ch->lock);
 	WRITE_ONCE(ch->activity, ch->activity + 1);
+	if (ch->session)
+		vph_watch_end_locked(ch->session);
 	wake_up_interruptible(&ch->worker_wait);
 }
 

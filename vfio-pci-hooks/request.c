@@ -25,11 +25,14 @@ static void vph_request_unlink(struct vph_channel *ch, struct vph_request *reque
 		list_del(&request->node);
 	if (request->state != VPH_REQUEST_GIVEN || !ch->session)
 		return;
+	if (ch->session->slot[0].request == request)
+		vph_watch_drop_locked(ch->session);
 	for (i = 0; i < VFIO_PCI_HOOKS_SLOTS; i++)
 		if (ch->session->slot[i].request == request)
-			ch->session->slot[i].request = NULL;
+			ch->session->slot[i] = (struct vph_slot) {};
 	/* A slot is free again. */
-	vph_channel_wake_worker_locked(ch);
+	if (!list_empty(&ch->pending))
+		vph_channel_wake_worker_locked(ch);
 }
 
 static void vph_request_done(struct vph_channel *ch, struct vph_request *request, int error)
@@ -42,7 +45,8 @@ static void vph_request_done(struct vph_channel *ch, struct vph_request *request
 	WRITE_ONCE(request->ends, request->ends + 1);
 	if (request->done)
 		request->done(ch, request);
-	wake_up_all(&ch->vmm_wait);
+	if (wq_has_sleeper(&ch->vmm_wait))
+		wake_up_all(&ch->vmm_wait);
 }
 
 /*
@@ -81,6 +85,8 @@ int vph_request_post_locked(struct vph_channel *ch, struct vph_request *request)
 	if (ret)
 		return ret;
 	request->error = 0;
+	if (vph_watch_give_locked(ch, request))
+		return 0;
 	request->state = VPH_REQUEST_PENDING;
 	list_add_tail(&request->node, &ch->pending);
 	vph_channel_wake_worker_locked(ch);
@@ -158,14 +164,27 @@ int vph_request_await(struct vph_channel *ch, struct vph_request *request, u32 e
 /* Posts a request and waits for its answer, as vph_request_await() does. */
 int vph_request_wait(struct vph_channel *ch, struct vph_request *request, u32 limit_ms)
 {
+	struct vph_session *watching = NULL;
 	unsigned long since = jiffies;
 	u32 ends = request->ends;
+	bool ended = false;
 	int ret;
 
 	mutex_lock(&ch->lock);
 	ret = vph_request_post_locked(ch, request);
+	if (!ret && request->state == VPH_REQUEST_GIVEN) {
+		watching = ch->session;
+		vph_session_get(watching);
+	}
 	mutex_unlock(&ch->lock);
-	return ret ?: vph_request_await(ch, request, ends, since, limit_ms);
+	if (ret)
+		return ret;
+
+	if (watching) {
+		ended = vph_watch_await(watching, request);
+		vph_session_put(watching);
+	}
+	return ended ? request->error : vph_request_await(ch, request, ends, since, limit_ms);
 }
 
 /*
@@ -274,7 +293,7 @@ void vph_requests_return_locked(struct vph_channel *ch, struct vph_session *sess
 		request = session->slot[i].request;
 		if (!request)
 			continue;
-		session->slot[i].request = NULL;
+		session->slot[i] = (struct vph_slot) {};
 		list_for_each(place, &back)
 			if ((s32)(list_entry(place, struct vph_request, node)->seq -
 				  request->seq) > 0)
@@ -312,22 +331,17 @@ bool vph_request_waiting_locked(struct vph_session *session)
 {
 	unsigned int slot;
 
-	return vph_request_next(session, &slot);
+	return session->slot[0].untold || vph_request_next(session, &slot);
 }
 
-/* Puts the first request that waits into a free slot. */
-bool vph_request_give_locked(struct vph_session *session, int *slotp)
+/* Into a slot that is free; the request is in no list. */
+void vph_request_put_locked(struct vph_session *session, unsigned int slot,
+			    struct vph_request *request)
 {
+	struct vfio_pci_hooks_slot *mailbox = &session->slots[slot];
 	struct vph_channel *ch = session->channel;
-	struct vfio_pci_hooks_slot *mailbox;
-	struct vph_request *request;
-	unsigned int slot;
 
-	request = vph_request_next(session, &slot);
-	if (!request)
-		return false;
-
-	list_del(&request->node);
+	lockdep_assert_held(&ch->lock);
 	request->state = VPH_REQUEST_GIVEN;
 	/* Events come first: the worker knows of every reset up to here. */
 	request->epoch = ch->epoch;
@@ -335,19 +349,30 @@ bool vph_request_give_locked(struct vph_session *session, int *slotp)
 	session->slot[slot].request = request;
 	session->slot[slot].seq = request->seq;
 
-	mailbox = &session->slots[slot];
 	mailbox->seq = request->seq;
 	mailbox->op = request->op;
 	mailbox->flags = request->flags;
 	mailbox->index = request->index;
 	mailbox->length = request->length;
-	mailbox->reserved = 0;
 	mailbox->offset = request->offset;
 	mailbox->answer = request->flags & VFIO_PCI_HOOKS_REQ_AFTER ? request->answer : 0;
 	/* A worker that knows of no promise must not repeat what it said about a SAVE. */
 	mailbox->dirty_bytes = 0;
 	if (request->data && request->op != VFIO_PCI_HOOKS_REQ_READ)
 		memcpy(mailbox->data, request->data, request->length);
+}
+
+/* Puts the first request that waits into a free slot. */
+bool vph_request_give_locked(struct vph_session *session, int *slotp)
+{
+	struct vph_request *request;
+	unsigned int slot;
+
+	request = vph_request_next(session, &slot);
+	if (!request)
+		return false;
+	list_del(&request->node);
+	vph_request_put_locked(session, slot, request);
 	*slotp = slot;
 	return true;
 }
@@ -415,7 +440,7 @@ static void vph_shadow_commit(struct vph_session *session, const struct vph_requ
 }
 
 /* slot: below VFIO_PCI_HOOKS_SLOTS, also where the processor speculates. */
-int vph_request_answer(struct vph_session *session, unsigned int slot)
+int vph_request_answer_locked(struct vph_session *session, unsigned int slot)
 {
 	const struct vfio_pci_hooks_slot *mailbox = &session->slots[slot];
 	struct vph_channel *ch = session->channel;
@@ -429,7 +454,7 @@ int vph_request_answer(struct vph_session *session, unsigned int slot)
 	};
 	struct vph_request *request;
 
-	guard(mutex)(&ch->lock);
+	lockdep_assert_held(&ch->lock);
 	if (session->over)
 		return session->over;
 	request = session->slot[slot].request;
@@ -449,4 +474,10 @@ int vph_request_answer(struct vph_session *session, unsigned int slot)
 	vph_shadow_commit(session, request);
 	vph_request_done(ch, request, 0);
 	return 0;
+}
+
+int vph_request_answer(struct vph_session *session, unsigned int slot)
+{
+	guard(mutex)(&session->channel->lock);
+	return vph_request_answer_locked(session, slot);
 }

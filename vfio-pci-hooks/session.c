@@ -123,6 +123,7 @@ struct vph_session *vph_session_detach_locked(struct vph_channel *ch, int error)
 
 	trace_revoke(ch->def->pdev, error);
 	vph_session_get(session);
+	vph_watch_end_locked(session);
 	vph_requests_return_locked(ch, session);
 	WRITE_ONCE(session->over, error);
 	WRITE_ONCE(ch->session, NULL);
@@ -267,16 +268,27 @@ static int vph_session_fetch(struct vph_session *session, struct vfio_pci_hooks_
 			     unsigned long *activity)
 {
 	struct vph_channel *ch = session->channel;
+	int ret;
 
 	guard(mutex)(&ch->lock);
 	*activity = ch->activity;
 	if (session->over)
 		return session->over;
+	ret = vph_watch_take_locked(session);
+	if (ret)
+		return ret;
+	vph_watch_end_locked(session);
 	if (vph_session_event(session, next))
 		return 1;
-	if (!vph_request_give_locked(session, &next->slot))
+	if (vph_watch_tell_locked(session, &next->slot) ||
+	    vph_request_give_locked(session, &next->slot)) {
+		next->what = VFIO_PCI_HOOKS_NEXT_REQUEST;
+		return 1;
+	}
+	if (!(next->flags & VFIO_PCI_HOOKS_NEXT_WATCH))
 		return 0;
-	next->what = VFIO_PCI_HOOKS_NEXT_REQUEST;
+	vph_watch_begin_locked(session);
+	next->what = VFIO_PCI_HOOKS_NEXT_WATCHING;
 	return 1;
 }
 
@@ -310,7 +322,7 @@ static long vph_session_next(struct vph_session *session, struct vfio_pci_hooks_
 	ret = vph_copy_in(&next, sizeof(next), arg);
 	if (ret)
 		return ret;
-	if (next.flags || next.answered < VFIO_PCI_HOOKS_NO_SLOT ||
+	if ((next.flags & ~VFIO_PCI_HOOKS_NEXT_WATCH) || next.answered < VFIO_PCI_HOOKS_NO_SLOT ||
 	    next.answered >= VFIO_PCI_HOOKS_SLOTS)
 		return -EINVAL;
 	if (next.answered != VFIO_PCI_HOOKS_NO_SLOT) {
@@ -326,6 +338,7 @@ static long vph_session_next(struct vph_session *session, struct vfio_pci_hooks_
 	argsz = next.argsz;
 	next = (struct vfio_pci_hooks_next) {
 		.argsz = sizeof(next),
+		.flags = next.flags,
 		.answered = VFIO_PCI_HOOKS_NO_SLOT,
 		.timeout_ms = next.timeout_ms,
 		.slot = VFIO_PCI_HOOKS_NO_SLOT,

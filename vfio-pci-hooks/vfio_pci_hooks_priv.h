@@ -440,6 +440,7 @@ struct vph_request {
 struct vph_slot {
 	struct vph_request *request;
 	u32 seq;
+	bool untold;			/* slot 0: given by the word watch; the worker may not know */
 };
 
 int vph_request_post_locked(struct vph_channel *ch, struct vph_request *request);
@@ -453,6 +454,9 @@ void vph_requests_cancel_locked(struct vph_channel *ch, const void *owner, int e
 void vph_requests_cancel_stream_locked(struct vph_channel *ch, int error);
 void vph_requests_return_locked(struct vph_channel *ch, struct vph_session *session);
 int vph_request_answer(struct vph_session *session, unsigned int slot);
+int vph_request_answer_locked(struct vph_session *session, unsigned int slot);
+void vph_request_put_locked(struct vph_session *session, unsigned int slot,
+			    struct vph_request *request);
 bool vph_request_give_locked(struct vph_session *session, int *slot);
 bool vph_request_waiting_locked(struct vph_session *session);
 
@@ -491,6 +495,7 @@ struct vph_session {
 	unsigned int nr_events;
 	u32 lost_events;
 	bool reset_untold;		/* an EVENT_RESET waits; may be read without the lock */
+	bool watched;			/* slot 0 is free or has the only request, no event waits */
 };
 
 struct file *vph_session_create(struct vph_channel *ch, u32 *flags, u32 *mig_state);
@@ -507,6 +512,16 @@ void vph_session_parameters_locked(struct vph_session *session);
 int vph_session_mmap(struct file *filp, struct vm_area_struct *vma);
 int vph_session_region_rw(struct vph_session *session, const struct vfio_pci_hooks_rw *rw);
 int vph_session_iova_rw(struct vph_session *session, const struct vfio_pci_hooks_rw *rw);
+
+/* --------------------------------------------------------------- watch.c */
+
+void vph_watch_begin_locked(struct vph_session *session);
+void vph_watch_end_locked(struct vph_session *session);
+void vph_watch_drop_locked(struct vph_session *session);
+bool vph_watch_give_locked(struct vph_channel *ch, struct vph_request *request);
+int vph_watch_take_locked(struct vph_session *session);
+bool vph_watch_tell_locked(struct vph_session *session, int *slot);
+bool vph_watch_await(struct vph_session *session, const struct vph_request *request);
 
 /* ------------------------------------------------------------- iommufd.c */
 

@@ -523,9 +523,10 @@ Result<void> Session::set_parameters(std::span<const std::string> texts) {
   return {};
 }
 
-Result<vfio_pci_hooks_next> Session::next(int answered, int timeout_ms) {
+Result<vfio_pci_hooks_next> Session::next(int answered, int timeout_ms, bool watch) {
   vfio_pci_hooks_next next{};
   next.argsz = sizeof(next);
+  next.flags = watch ? VFIO_PCI_HOOKS_NEXT_WATCH : 0;
   next.answered = answered;
   next.timeout_ms = timeout_ms;
   if (::ioctl(fd_.get(), VFIO_PCI_HOOKS_NEXT, &next) < 0)

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <hookline/hook_serve.hpp>
 
+#include <atomic>
 #include <cerrno>
 #include <utility>
 
@@ -19,6 +20,15 @@ static_assert(HOOKLINE_HANDLED == VFIO_PCI_HOOKS_HANDLED && HOOKLINE_PASS == VFI
 
 tl::unexpected<Error> broken(std::string_view why) {
   return fail(EPROTO, fmt::format("the kernel's request makes no sense: {}", why));
+}
+
+/// Tells the processor that this is a loop that waits: power, and the other thread of its core.
+void relax() {
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
 }
 
 }  // namespace
@@ -187,6 +197,28 @@ void RequestServer::event(const vfio_pci_hooks_next& next) noexcept {
   device_.event({next.event, next.from, next.to, 0});
 }
 
+RequestServer::Watched RequestServer::watch(vfio_pci_hooks_slot& slot,
+                                            std::chrono::microseconds awake) noexcept {
+  using Clock = std::chrono::steady_clock;
+  constexpr uint32_t kLooksPerTime = 256;  // the time of day costs more than a look
+  const std::atomic_ref<uint32_t> word(slot.watch);
+  std::optional<Clock::time_point> since;
+  for (uint32_t looks = 1;; ++looks) {
+    uint32_t seen = word.load(std::memory_order_acquire);
+    if (seen == VFIO_PCI_HOOKS_WATCH_REQUEST) {
+      answer(slot);
+      return word.compare_exchange_strong(seen, VFIO_PCI_HOOKS_WATCH_ANSWERED) ? Watched::answered
+                                                                               : Watched::hand_over;
+    }
+    if (seen != VFIO_PCI_HOOKS_WATCH_IDLE && seen != VFIO_PCI_HOOKS_WATCH_ANSWERED) return Watched::call;
+    relax();
+    if (looks % kLooksPerTime != 0) continue;
+    const Clock::time_point now = Clock::now();
+    if (!since) since = now;
+    if (now - *since >= awake) return Watched::idle;
+  }
+}
+
 Result<ServeEnd> serve(Session& session, OpenDevice& device, const ServeOptions& options) {
   RequestServer server(device, session.stream(), options.log, &session);
   int answered = VFIO_PCI_HOOKS_NO_SLOT;
@@ -216,9 +248,11 @@ Result<ServeEnd> serve(Session& session, OpenDevice& device, const ServeOptions&
     }
   }
 
+  bool watch = options.busy_poll.count() > 0, known = false, awake = watch;
+  const auto should_stop = [&] { return options.should_stop && options.should_stop(); };
   for (;;) {
-    const bool stop = options.should_stop && options.should_stop();
-    const Result<vfio_pci_hooks_next> next = session.next(answered, stop ? 0 : options.idle_ms);
+    const bool stop = should_stop(), watching = awake && !stop;
+    const Result<vfio_pci_hooks_next> next = session.next(answered, stop ? 0 : options.idle_ms, watching);
     const bool had_answer = std::exchange(answered, VFIO_PCI_HOOKS_NO_SLOT) != VFIO_PCI_HOOKS_NO_SLOT;
     if (!next) {
       if (const auto end = end_of(next.error())) return *end;
@@ -226,10 +260,26 @@ Result<ServeEnd> serve(Session& session, OpenDevice& device, const ServeOptions&
       const int code = next.error().code;
       if (code == ETIME || code == EINTR) continue;
       // Nobody waits for this answer any more: a reset or the end of its thread came first.
-      if (code == EINVAL && had_answer) continue;
+      if (code == EINVAL && (had_answer || known)) continue;
+      if (code == EINVAL && watching) {
+        watch = awake = false;
+        if (options.log)
+          options.log(HOOKLINE_LOG_WARNING, "",
+                      "the loaded vfio-pci-hooks is older than busy_poll: the worker sleeps between accesses");
+        continue;
+      }
       return fail(next.error());
     }
-    if (next->what == VFIO_PCI_HOOKS_NEXT_EVENT) {
+    known = known || watching;
+    awake = watch;
+    if (next->what == VFIO_PCI_HOOKS_NEXT_WATCHING) {
+      using Watched = RequestServer::Watched;
+      Watched saw = Watched::answered;
+      while (saw == Watched::answered && !should_stop())
+        saw = server.watch(session.slot(0), options.busy_poll);
+      if (saw == Watched::hand_over) answered = 0;
+      awake = saw != Watched::idle;
+    } else if (next->what == VFIO_PCI_HOOKS_NEXT_EVENT) {
       server.event(*next);
     } else if (stop) {
       // Not begun: it waits for the next worker.

@@ -85,24 +85,30 @@ struct OpenDevice::Impl final : RestOfChain {
     return outcome.answer == HOOKLINE_HANDLED ? Result<void>{} : behind_chain(access);
   }
 
-  /// Parts of an access that begin or end at an edge of some link's range.
-  AccessUnits parts(const hookline_access& access) const {
-    AccessUnits units(access.offset, access.length);
+  /// Each edge of some link's range that lies inside the access.
+  template <typename Edge>
+  void for_each_cut(const hookline_access& access, Edge&& edge) const {
     for (const hookline_device& link : links) {
       for (const hookline_range& range : std::span(link.link.plugin.ranges, link.link.plugin.nr_ranges)) {
         if (range.region != access.region || !(range.ops & (1U << access.op))) continue;
-        units.cut(range.offset);
-        units.cut(range.offset + range.length);
+        for (const uint64_t at : {range.offset, range.offset + range.length})
+          if (at > access.offset && at < access.offset + access.length) edge(at);
       }
     }
-    return units;
   }
 
   Outcome access(hookline_access& whole) {
     if (!valid(whole)) return failure({EINVAL, "an access has 1, 2, 4 or 8 bytes and is naturally aligned"});
-    const std::vector<AccessUnit> units = parts(whole).units();
-    if (units.size() == 1) return walk(0, whole);
+    // What hardly an access is: the others pay for no list.
+    bool is_cut = false;
+    for_each_cut(whole, [&](uint64_t) { is_cut = true; });
+    return is_cut ? access_in_parts(whole) : walk(0, whole);
+  }
 
+  Outcome access_in_parts(hookline_access& whole) {
+    AccessUnits cut(whole.offset, whole.length);
+    for_each_cut(whole, [&](uint64_t edge) { cut.cut(edge); });
+    const std::vector<AccessUnit> units = cut.units();
     std::array<hookline_access, 8> asked;
     std::array<bool, 8> passed;
     Outcome answered;

@@ -18,11 +18,14 @@
 #include <hookline/stream.hpp>
 
 #include "tests/bench/must.hpp"
+#include "tests/bench/no_device.hpp"
 #include "tests/bench/ping_pong.hpp"
 #include "tests/bench/pipe_peer.hpp"
 #include "tests/bench/report.hpp"
 #include "tests/bench/slice_peer.hpp"
+#include "tests/bench/slot_peer.hpp"
 #include "tests/bench/small_plugin.hpp"
+#include "tests/bench/spin_peer.hpp"
 #include "tests/bench/timing.hpp"
 
 using namespace hookline;
@@ -126,24 +129,6 @@ int handle(void*, hookline_access* access) {
   return HOOKLINE_HANDLED;
 }
 
-// Nothing gets behind the chain: its last plugin answers.
-class NoDevice final : public DeviceAccess {
- public:
-  Result<uint64_t> read(uint32_t, uint64_t, uint32_t) override { return none(); }
-  Result<void> write(uint32_t, uint64_t, uint32_t, uint64_t) override { return none(); }
-  Result<std::span<volatile std::byte>> map_bar(uint32_t) override { return none(); }
-  std::span<std::byte> shadow() override { return {}; }
-  Result<void> iova_read(uint64_t, std::span<std::byte>) override { return none(); }
-  Result<void> iova_write(uint64_t, std::span<const std::byte>) override { return none(); }
-  Result<void> start_once(std::span<const hookline_step>) override { return none(); }
-  Result<uint32_t> saved(uint32_t) override { return none(); }
-  Result<void> touched(uint32_t, uint64_t, uint64_t, std::span<uint64_t>) override { return none(); }
-  Result<void> set_sizes(uint64_t, uint64_t) override { return none(); }
-
- private:
-  static tl::unexpected<Error> none() { return fail(ENODEV, "there is no device in this benchmark"); }
-};
-
 constexpr hookline_range kRange[] = {{0, HOOKLINE_WANT_READ, 0, 4096}};
 constexpr const char* kNames[] = {"h0", "h1", "h2", "h3", "h4", "h5", "h6", "h7"};
 
@@ -185,6 +170,16 @@ void ping_pong(State& state, int peer_cpu) {
   EventfdPeer peer;
   pin(peer.pid(), peer_cpu);
   for (auto _ : state) state.SetIterationTime(ns_per_operation({}, [&] { peer.round_trip(); }) * 1e-9);
+}
+
+/// Who spins answers at once while both processes run, and after a time slice while the host lets one of them
+/// wait: so many samples that most of them are of the former kind.
+template <typename Peer>
+void spin(State& state, void (Peer::*round_trip)()) {
+  Peer peer;
+  pin(peer.pid(), kSecondCpu);
+  constexpr Effort effort{.samples = 10000, .batch = 8};
+  for (auto _ : state) state.SetIterationTime(ns_per_operation(effort, [&] { (peer.*round_trip)(); }) * 1e-9);
 }
 
 // ---- a worker's stream and a VMM: one iteration is a state of 16 MiB, by 1 MiB a call
@@ -271,7 +266,8 @@ struct Row {
   double bytes = 0;
 };
 constexpr const char *kCopy = "memcpy, 1 MiB pieces", *kCall = "plain call of one handler",
-                     *kSame = "eventfd round trip, same CPU", *kRead = "its text read alone";
+                     *kSame = "eventfd round trip, same CPU", *kRead = "its text read alone",
+                     *kSpin = "shared-memory round trip, both spin";
 constexpr Row kRows[] = {
     {"stream writer with checksum, 1 MiB chunks", kCopy, "one CPU", kChunk},
     {"stream reader, bulk chunks of 1 MiB", kCopy, "one CPU", kChunk},
@@ -282,6 +278,7 @@ constexpr Row kRows[] = {
     {"chain of 8", kCall, "one CPU"},
     {"eventfd round trip, cross CPU", kSame, "pinned"},
     {"destination read and judged", kRead, "one CPU"},
+    {"read through a watched slot", kSpin, "cross CPU"},
 };
 
 // A worker and a VMM, with each placement.
@@ -322,6 +319,8 @@ void register_all() {
   add(kRead, read_destination);
   add(kRows[8].what, judge_destination);
   add(kRows[7].what, [](State& s) { ping_pong(s, kSecondCpu); })->UseManualTime()->Iterations(1);
+  add(kSpin, [](State& s) { spin(s, &SpinPeer::round_trip); })->UseManualTime()->Iterations(1);
+  add(kRows[9].what, [](State& s) { spin(s, &SlotPeer::read); })->UseManualTime()->Iterations(1);
 }
 
 }  // namespace

@@ -64,7 +64,7 @@ Result<ServeEnd> serve_as(Worker worker, Session& session, OpenDevice& device) {
     case Worker::waits:
       break;
     case Worker::polls:
-      return serve(session, device, {.idle_ms = 0});
+      return serve(session, device, {.busy_poll = std::chrono::microseconds(10000)});
     case Worker::transport:
       return transport(session, device.chain().links()[0].plugin.max_bulk);
   }

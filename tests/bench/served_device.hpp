@@ -57,7 +57,7 @@ class DefinedDevice {
 /// What serves the device.
 enum class Worker {
   waits,      ///< the library's loop, asleep until a request comes
-  polls,      ///< the same, calling NEXT again and again with no time to wait
+  polls,      ///< the same, awake between requests (busy_poll)
   transport,  ///< gives and takes a state of the chain's size without looking at a byte: what is left is its
               ///< way
 };

@@ -119,7 +119,10 @@ class Session final : public DeviceAccess, public ParameterStore {
 
   /// Hands over the answer in slot `answered` (or VFIO_PCI_HOOKS_NO_SLOT) and waits for what comes next.
   /// Besides the errors above ETIME after `timeout_ms` and EINTR; the answer has been handed over then.
-  Result<vfio_pci_hooks_next> next(int answered, int timeout_ms);
+  ///
+  /// watch: where nothing came up it returns at once, with VFIO_PCI_HOOKS_NEXT_WATCHING, and requests come by
+  /// slot 0's word until the next call. EINVAL: the module is older than that.
+  Result<vfio_pci_hooks_next> next(int answered, int timeout_ms, bool watch = false);
   /// Whoever answers a LOAD without writing dirty_bytes promises nothing, and the VMM waits for each answer.
   vfio_pci_hooks_slot& slot(uint32_t index);
   std::span<std::byte> stream();

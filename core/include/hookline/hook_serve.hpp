@@ -9,6 +9,7 @@
 //       case ServeEnd::closed: ...  // the next open is a new session
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <functional>
 #include <memory>
@@ -40,6 +41,16 @@ class RequestServer {
   /// wait for them.
   void answer(vfio_pci_hooks_slot& slot) noexcept;
   void event(const vfio_pci_hooks_next& next) noexcept;
+
+  enum class Watched {
+    answered,   ///< a request came, and its answer is where the kernel takes it
+    hand_over,  ///< a request came, and its answer is in the slot: hand it over by NEXT
+    call,       ///< call NEXT: it knows something
+    idle,       ///< nothing came
+  };
+  /// Slot 0, after NEXT said NEXT_WATCHING: awake until a request comes or `awake` is over, in steps of some
+  /// microseconds.
+  Watched watch(vfio_pci_hooks_slot& slot, std::chrono::microseconds awake) noexcept;
 
  private:
   struct Reply {
@@ -75,6 +86,9 @@ struct ServeOptions {
   /// Asked between requests, on signals and every `idle_ms`.
   std::function<bool()> should_stop{};
   int idle_ms = -1;  ///< below 0: no such beat
+  /// So long it watches for the next access before it sleeps, on a CPU that it needs for itself. 0: it sleeps
+  /// at once, as it does with a module that is older than watching.
+  std::chrono::microseconds busy_poll{0};
 };
 
 /// Answers requests until the session ends. An Error is none of the ends: the kernel said something

@@ -49,6 +49,7 @@
 #define VFIO_PCI_HOOKS_FEATURE_PARAMETERS	(1ULL << 3)	/* model, migration parameters, migration_version */
 #define VFIO_PCI_HOOKS_FEATURE_FILL		(1ULL << 4)	/* FILL steps */
 #define VFIO_PCI_HOOKS_FEATURE_TOUCHED		(1ULL << 5)	/* TOUCHED; sizes fall with PRE_COPY */
+#define VFIO_PCI_HOOKS_FEATURE_WATCH		(1ULL << 6)	/* NEXT_WATCH */
 
 struct vfio_pci_hooks_features {
 	__u32 argsz;
@@ -323,7 +324,7 @@ struct vfio_pci_hooks_parameters {
 
 /*
  * A slot: one request and its answer. The kernel writes the first half when it posts the request, and 0 to dirty_bytes; it
- * reads each field of the second half exactly once, when the worker hands the answer over by NEXT.
+ * reads each field of the second half exactly once, when the worker hands the answer over by NEXT, or by the word watch.
  */
 struct vfio_pci_hooks_slot {
 	/* kernel to worker */
@@ -332,7 +333,7 @@ struct vfio_pci_hooks_slot {
 	__u32 flags;
 	__u32 index;
 	__u32 length;
-	__u32 reserved;
+	__u32 watch;			/* of slot 0: VFIO_PCI_HOOKS_WATCH_*, see NEXT_WATCH; else 0 */
 	__u64 offset;
 	/* worker to kernel */
 	__u32 answer_seq;		/* seq of the request this answers */
@@ -362,12 +363,31 @@ struct vfio_pci_hooks_slot {
 #define VFIO_PCI_HOOKS_NO_SLOT		(-1)
 #define VFIO_PCI_HOOKS_NEXT_REQUEST	1
 #define VFIO_PCI_HOOKS_NEXT_EVENT	2
+#define VFIO_PCI_HOOKS_NEXT_WATCHING	3
+/*
+ * FEATURE_WATCH: a worker may stay awake. NEXT with NEXT_WATCH does not wait: where nothing came up it says NEXT_WATCHING,
+ * and from then on, until the next NEXT of whatever thread, accesses and calls of the VMM come by the word `watch` of slot 0:
+ *
+ *   IDLE      nothing yet
+ *   REQUEST   a request is in slot 0. The worker fills in its answer, and says ANSWERED by a compare-and-exchange. Where that
+ *             finds CALL, it hands the answer over by NEXT, as ever
+ *   ANSWERED  the kernel takes it, and says IDLE for the next one, or CALL
+ *   CALL      call NEXT. Also what memory that was taken away may read as
+ *
+ * The worker reads the word with acquire and writes it with release semantics, and may call NEXT whenever it no longer wants
+ * to watch: then nothing is lost, an answer that still waits is taken (EINVAL where it is wrong).
+ */
+#define VFIO_PCI_HOOKS_NEXT_WATCH	(1U << 0)
+#define VFIO_PCI_HOOKS_WATCH_CALL	0
+#define VFIO_PCI_HOOKS_WATCH_IDLE	1
+#define VFIO_PCI_HOOKS_WATCH_REQUEST	2
+#define VFIO_PCI_HOOKS_WATCH_ANSWERED	3
 struct vfio_pci_hooks_next {
 	__u32 argsz;
-	__u32 flags;			/* 0 */
+	__u32 flags;			/* NEXT_WATCH */
 	__s32 answered;			/* in: slot, or NO_SLOT */
-	__s32 timeout_ms;		/* in: below 0 waits for ever */
-	__u32 what;			/* out: NEXT_REQUEST or NEXT_EVENT */
+	__s32 timeout_ms;		/* in: below 0 waits for ever; not looked at with NEXT_WATCH */
+	__u32 what;			/* out: NEXT_REQUEST, NEXT_EVENT or NEXT_WATCHING */
 	__s32 slot;			/* out: NEXT_REQUEST */
 	__u32 event;			/* out: NEXT_EVENT: EVENT_* */
 	__u32 from;			/* out: EVENT_STATE: VFIO_DEVICE_STATE_* */

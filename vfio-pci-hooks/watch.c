@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * A worker that stays awake: requests and answers go by slot 0 and its word `watch`,
+ * and neither it nor the thread of the VMM makes a system call for them.
+ *
+ * What is so stands in kernel memory: `watched` of the session and `untold` of the slot,
+ * under vph_channel.lock. The word, which the worker may write as it likes, only says
+ * when to look: it is read to leave a bounded loop, and to take an answer that is then
+ * checked as every other.
+ */
+#include <linux/sched/clock.h>
+#include <linux/sched/stat.h>
+
+#include "vfio_pci_hooks_priv.h"
+
+/* So long a thread of the VMM stays awake for an answer: about as long as sleeping takes. */
+#define VPH_AWAKE_NS	(50 * NSEC_PER_USEC)
+/* The clock, and whether others want this CPU, cost more than a look at the word. */
+#define VPH_LOOKS_PER_TIME	16
+
+static u32 *vph_watch_word(struct vph_session *session)
+{
+	return &session->slots[0].watch;
+}
+
+/* There is nothing that NEXT could tell. */
+void vph_watch_begin_locked(struct vph_session *session)
+{
+	lockdep_assert_held(&session->channel->lock);
+	session->watched = true;
+	smp_store_release(vph_watch_word(session), VFIO_PCI_HOOKS_WATCH_IDLE);
+}
+
+/*
+ * Something else came up, and NEXT tells it. An answer that stands there stays: the
+ * thread that waits for it takes it, or NEXT does.
+ */
+void vph_watch_end_locked(struct vph_session *session)
+{
+	u32 *word = vph_watch_word(session);
+
+	lockdep_assert_held(&session->channel->lock);
+	if (!session->watched)
+		return;
+	session->watched = false;
+	if (cmpxchg(word, VFIO_PCI_HOOKS_WATCH_IDLE, VFIO_PCI_HOOKS_WATCH_CALL) !=
+	    VFIO_PCI_HOOKS_WATCH_IDLE)
+		cmpxchg(word, VFIO_PCI_HOOKS_WATCH_REQUEST, VFIO_PCI_HOOKS_WATCH_CALL);
+}
+
+/* Nobody waits for the request in slot 0 any more, whatever the worker makes of it. */
+void vph_watch_drop_locked(struct vph_session *session)
+{
+	lockdep_assert_held(&session->channel->lock);
+	if (!session->slot[0].untold)
+		return;
+	session->watched = false;
+	smp_store_release(vph_watch_word(session), VFIO_PCI_HOOKS_WATCH_CALL);
+}
+
+/* Whether the request went to a worker that watches. */
+bool vph_watch_give_locked(struct vph_channel *ch, struct vph_request *request)
+{
+	struct vph_session *session = ch->session;
+
+	lockdep_assert_held(&ch->lock);
+	/* A file's requests are not waited for by a thread that could take the answer. */
+	if (!session || !session->watched || session->slot[0].request || request->owner)
+		return false;
+	vph_request_put_locked(session, 0, request);
+	session->slot[0].untold = true;
+	smp_store_release(vph_watch_word(session), VFIO_PCI_HOOKS_WATCH_REQUEST);
+	return true;
+}
+
+/*
+ * Takes the answer to a request that went by the word, if it is there. If not, it comes
+ * by NEXT from here on, whether the worker has seen the request or not.
+ */
+int vph_watch_take_locked(struct vph_session *session)
+{
+	struct vph_channel *ch = session->channel;
+	struct vph_slot *slot = &session->slot[0];
+	u32 *word = vph_watch_word(session);
+	bool watched = session->watched;
+	int ret;
+
+	lockdep_assert_held(&ch->lock);
+	if (!slot->untold)
+		return 0;
+	session->watched = false;
+	/* In one step with the worker's, which finds CALL or leaves its answer. */
+	if (cmpxchg(word, VFIO_PCI_HOOKS_WATCH_REQUEST, VFIO_PCI_HOOKS_WATCH_CALL) !=
+	    VFIO_PCI_HOOKS_WATCH_ANSWERED)
+		return 0;
+	/* The answer after the word that says it is there. */
+	smp_rmb();
+	slot->untold = false;
+	ret = vph_request_answer_locked(session, 0);
+	if (ret)
+		slot->untold = slot->request;
+	if (!ret && watched && !session->nr_events && list_empty(&ch->pending))
+		vph_watch_begin_locked(session);
+	else
+		smp_store_release(word, VFIO_PCI_HOOKS_WATCH_CALL);
+	return ret;
+}
+
+/* A request that the worker may not have seen: NEXT tells it, the first time. */
+bool vph_watch_tell_locked(struct vph_session *session, int *slot)
+{
+	struct vph_channel *ch = session->channel;
+
+	lockdep_assert_held(&ch->lock);
+	if (!session->slot[0].untold)
+		return false;
+	session->slot[0].untold = false;
+	/* As of one that NEXT gives: the worker knows of every reset up to here. */
+	session->slot[0].request->epoch = ch->epoch;
+	*slot = 0;
+	return true;
+}
+
+/*
+ * Awake until the answer is there, or there is something else to do for this CPU, or
+ * time is over. Whether the request has ended; if not, it goes on as any other.
+ */
+bool vph_watch_await(struct vph_session *session, const struct vph_request *request)
+{
+	const u32 *word = vph_watch_word(session);
+	u64 since = local_clock();
+	unsigned int looks;
+
+	for (looks = 1; READ_ONCE(*word) == VFIO_PCI_HOOKS_WATCH_REQUEST; looks++) {
+		cpu_relax();
+		if (looks % VPH_LOOKS_PER_TIME)
+			continue;
+		if (need_resched() || !single_task_running() ||
+		    local_clock() - since > VPH_AWAKE_NS)
+			break;
+	}
+
+	guard(mutex)(&session->channel->lock);
+	if (session->slot[0].request == request)
+		vph_watch_take_locked(session);
+	return request->state == VPH_REQUEST_DONE;
+}
