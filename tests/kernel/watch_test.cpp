@@ -1,0 +1,466 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A worker that watches slot 0 in place of sleeping in NEXT, and whatever comes between it and the thread of the VMM. The test
+// itself is the worker.
+#include <signal.h>
+#include <sys/wait.h>
+
+#include <atomic>
+#include <cerrno>
+#include <cstring>
+#include <iostream>
+#include <random>
+#include <thread>
+
+#include "tests/kernel/fixture.hpp"
+#include "tests/kernel/hand.hpp"
+
+namespace hookline::kernel_test {
+namespace {
+
+using namespace std::chrono_literals;
+
+class Watcher : public Hand {
+ public:
+  using Hand::Hand;
+
+  /// NEXT with NEXT_WATCH; errno.
+  int watch(vfio_pci_hooks_next& next, int32_t answered = VFIO_PCI_HOOKS_NO_SLOT,
+            uint32_t flags = VFIO_PCI_HOOKS_NEXT_WATCH) const {
+    next = {};
+    next.argsz = sizeof next;
+    next.flags = flags;
+    next.answered = answered;
+    next.timeout_ms = -1;  // not looked at
+    return call(VFIO_PCI_HOOKS_NEXT, &next);
+  }
+  /// Until there is nothing more to tell; events are heard on the way.
+  void begin_to_watch(int32_t answered = VFIO_PCI_HOOKS_NO_SLOT) const {
+    vfio_pci_hooks_next got{};
+    do {
+      ASSERT_EQ(watch(got, answered), 0);
+      ASSERT_NE(got.what, uint32_t{VFIO_PCI_HOOKS_NEXT_REQUEST});
+      answered = VFIO_PCI_HOOKS_NO_SLOT;
+    } while (got.what != VFIO_PCI_HOOKS_NEXT_WATCHING);
+    EXPECT_EQ(seen(), uint32_t{VFIO_PCI_HOOKS_WATCH_IDLE});
+  }
+  uint32_t seen() const { return word().load(std::memory_order_acquire); }
+  bool sees(uint32_t what, std::chrono::milliseconds limit = 5000ms) const {
+    return sysfs::wait_until([&] { return seen() == what; }, limit);
+  }
+  bool sees_request() const {
+    const auto end = std::chrono::steady_clock::now() + 5s;
+    while (seen() == VFIO_PCI_HOOKS_WATCH_IDLE || seen() == VFIO_PCI_HOOKS_WATCH_ANSWERED)
+      if (std::chrono::steady_clock::now() > end) return false;
+    return seen() == VFIO_PCI_HOOKS_WATCH_REQUEST;
+  }
+  /// The answer that fill() has written; false: it goes by NEXT.
+  bool answered() const {
+    uint32_t before = VFIO_PCI_HOOKS_WATCH_REQUEST;
+    return word().compare_exchange_strong(before, VFIO_PCI_HOOKS_WATCH_ANSWERED);
+  }
+  void fill_value(uint32_t value, int32_t at = 0) const {
+    fill(at, slot(at).length);
+    std::memcpy(slot(at).data, &value, sizeof value);
+  }
+  void scribble(uint32_t value) const { word().store(value); }
+  using Hand::slot;
+
+ private:
+  std::atomic_ref<uint32_t> word() const { return std::atomic_ref<uint32_t>(slot(0).watch); }
+};
+
+class WatchTest : public HooksTest {
+ protected:
+  void start(uint32_t access_limit_ms = 10000, uint32_t flags = 0) {
+    Definition definition = migratable(vf_);
+    definition.access_limit_ms = access_limit_ms;
+    definition.flags |= flags;
+    define_and_bind(definition);
+    worker_.emplace(control_, definition.address);
+    guest_ = std::make_unique<Guest>(*container_, definition.address);
+    worker_->begin();
+  }
+  void TearDown() override {
+    guest_.reset();
+    worker_.reset();
+    HooksTest::TearDown();
+  }
+  /// What a thread of the VMM reads of the trapped register.
+  std::thread vcpu(uint32_t& value, int& error) const {
+    return std::thread([this, &value, &error] { error = guest_->read32(kTrapped, value); });
+  }
+  vfio_pci_hooks_status status() const { return control_.status(vf_); }
+
+  std::optional<Watcher> worker_;
+  std::unique_ptr<Guest> guest_;
+};
+
+// No NEXT between two of them, and both directions.
+TEST_F(WatchTest, CH2_AccessesAreAnsweredByTheWord) {
+  start();
+  constexpr uint32_t kTimes = 200;
+  std::thread vmm([&] {
+    for (uint32_t i = 0; i < kTimes; ++i) {
+      uint32_t value = 0;
+      EXPECT_EQ(guest_->write32(kTrapped, i), 0);
+      EXPECT_EQ(guest_->read32(kTrapped, value), 0);
+      EXPECT_EQ(value, i + 1);
+    }
+  });
+  uint32_t by_word = 0, done = 0, written = 0;
+  const auto carry_out = [&](int32_t at) {
+    const vfio_pci_hooks_slot& slot = worker_->slot(at);
+    if (slot.op == VFIO_PCI_HOOKS_REQ_WRITE) std::memcpy(&written, slot.data, sizeof written);
+    worker_->fill_value(written + 1, at);
+    ++done;
+  };
+  // A busy host may take the processor from one of the two: then NEXT tells, and it begins anew.
+  int32_t answered = VFIO_PCI_HOOKS_NO_SLOT;
+  while (done < 2 * kTimes) {
+    vfio_pci_hooks_next got{};
+    ASSERT_EQ(worker_->watch(got, std::exchange(answered, VFIO_PCI_HOOKS_NO_SLOT)), 0);
+    if (got.what == VFIO_PCI_HOOKS_NEXT_REQUEST) carry_out(answered = got.slot);
+    if (got.what != VFIO_PCI_HOOKS_NEXT_WATCHING) continue;
+    while (done < 2 * kTimes && worker_->sees_request()) {
+      carry_out(0);
+      if (!worker_->answered()) {
+        answered = 0;
+        break;
+      }
+      ++by_word;
+    }
+  }
+  if (answered != VFIO_PCI_HOOKS_NO_SLOT) {
+    EXPECT_EQ(worker_->hand_over(answered), 0);
+  }
+  vmm.join();
+  EXPECT_GT(by_word, kTimes / 10);
+  EXPECT_EQ(status().accesses, 2 * kTimes);
+  EXPECT_EQ(status().missed, 0U);
+}
+
+TEST_F(WatchTest, RL5_ARequestThatNobodySawIsToldByNext) {
+  start();
+  worker_->begin_to_watch();
+  uint32_t value = 0;
+  int error = -1;
+  std::thread vmm = vcpu(value, error);
+  ASSERT_TRUE(worker_->sees(VFIO_PCI_HOOKS_WATCH_CALL)) << "the thread of the VMM does not sleep";
+  EXPECT_EQ(worker_->request(VFIO_PCI_HOOKS_REQ_READ), 0);
+  vfio_pci_hooks_next again{};
+  EXPECT_EQ(worker_->next(again, 50), ETIME) << "it is told once";
+  worker_->fill_value(0x1234);
+  EXPECT_EQ(worker_->hand_over(0), 0);
+  vmm.join();
+  EXPECT_EQ(error, 0);
+  EXPECT_EQ(value, 0x1234U);
+  EXPECT_EQ(status().accesses, 1U);
+}
+
+TEST_F(WatchTest, RL5_AnAnswerAfterTheThreadWentToSleepGoesByNext) {
+  start();
+  worker_->begin_to_watch();
+  uint32_t value = 0;
+  int error = -1;
+  std::thread vmm = vcpu(value, error);
+  ASSERT_TRUE(worker_->sees(VFIO_PCI_HOOKS_WATCH_CALL));
+  worker_->fill_value(0x1234);
+  EXPECT_FALSE(worker_->answered());
+  EXPECT_EQ(worker_->hand_over(0), 0);
+  vmm.join();
+  EXPECT_EQ(value, 0x1234U);
+}
+
+TEST_F(WatchTest, RL2_AnEventEndsTheWatchAndIsToldBeforeTheNextRequest) {
+  start();
+  worker_->begin_to_watch();
+  ASSERT_TRUE(guest_->device.reset());
+  EXPECT_EQ(worker_->seen(), uint32_t{VFIO_PCI_HOOKS_WATCH_CALL});
+  ASSERT_TRUE(guest_->device.enable_memory_and_dma());
+  uint32_t value = 0;
+  int error = -1;
+  std::thread vmm = vcpu(value, error);
+  std::this_thread::sleep_for(20ms);
+  vfio_pci_hooks_next got{};
+  ASSERT_EQ(worker_->watch(got), 0);
+  EXPECT_EQ(got.what, uint32_t{VFIO_PCI_HOOKS_NEXT_EVENT});
+  EXPECT_EQ(got.event, uint32_t{VFIO_PCI_HOOKS_EVENT_RESET});
+  while (worker_->watch(got) == 0 && got.what == VFIO_PCI_HOOKS_NEXT_EVENT) {
+  }
+  EXPECT_EQ(got.what, uint32_t{VFIO_PCI_HOOKS_NEXT_REQUEST});
+  worker_->fill_value(1);
+  worker_->begin_to_watch(got.slot);
+  vmm.join();
+  EXPECT_EQ(error, 0);
+}
+
+// The request was given before the reset, and nobody has begun with it.
+TEST_F(WatchTest, RL2_ARequestThatIsToldAfterAResetIsNoMissedAccess) {
+  start();
+  worker_->begin_to_watch();
+  uint32_t value = 0;
+  int error = -1;
+  std::thread vmm = vcpu(value, error);
+  ASSERT_TRUE(worker_->sees(VFIO_PCI_HOOKS_WATCH_CALL));
+  ASSERT_TRUE(guest_->device.reset());
+  ASSERT_TRUE(guest_->device.enable_memory_and_dma());
+  vfio_pci_hooks_next got{};
+  ASSERT_EQ(worker_->next(got, 1000), 0);
+  EXPECT_EQ(got.what, uint32_t{VFIO_PCI_HOOKS_NEXT_EVENT}) << "events come first";
+  EXPECT_EQ(worker_->request(VFIO_PCI_HOOKS_REQ_READ), 0);
+  worker_->fill_value(1);
+  EXPECT_EQ(worker_->hand_over(0), 0);
+  vmm.join();
+  EXPECT_EQ(status().flags & VFIO_PCI_HOOKS_STATUS_INCOMPLETE, 0U);
+}
+
+// And one that it has begun with may have had its effect on the device after the reset.
+TEST_F(WatchTest, RL2_AnAnswerOverAResetDoesNotCountAsSeen) {
+  start();
+  worker_->begin_to_watch();
+  uint32_t value = 0;
+  int error = -1;
+  std::thread vmm = vcpu(value, error);
+  ASSERT_TRUE(worker_->sees_request() || worker_->seen() == VFIO_PCI_HOOKS_WATCH_CALL);
+  ASSERT_TRUE(guest_->device.reset());
+  ASSERT_TRUE(guest_->device.enable_memory_and_dma());
+  worker_->fill_value(1);
+  EXPECT_FALSE(worker_->answered());
+  EXPECT_EQ(worker_->hand_over(0), 0);
+  vmm.join();
+  EXPECT_NE(status().flags & VFIO_PCI_HOOKS_STATUS_INCOMPLETE, 0U);
+}
+
+TEST_F(WatchTest, RL5_AWrongAnswerIsNone) {
+  start();
+  for (const int32_t wrong : {-VFIO_PCI_HOOKS_SLOTS * 100, 5}) {
+    SCOPED_TRACE(wrong);
+    worker_->begin_to_watch();
+    uint32_t value = 0;
+    int error = -1;
+    std::thread vmm = vcpu(value, error);
+    const bool request = worker_->sees_request();
+    worker_->fill(0, sizeof value, wrong);
+    if (request && worker_->answered()) {
+      // Whoever takes it says so: the thread by CALL, NEXT by an errno.
+      ASSERT_TRUE(worker_->sees(VFIO_PCI_HOOKS_WATCH_CALL));
+    } else {
+      EXPECT_EQ(worker_->hand_over(0), EINVAL);
+    }
+    EXPECT_EQ(error, -1) << "still asked";
+    EXPECT_EQ(worker_->request(VFIO_PCI_HOOKS_REQ_READ), 0);
+    worker_->fill_value(0x77);
+    EXPECT_EQ(worker_->hand_over(0), 0);
+    vmm.join();
+    EXPECT_EQ(value, 0x77U);
+  }
+}
+
+TEST_F(WatchTest, RL5_ASilentWatcherIsRevokedAndItsWordReadsAsCall) {
+  start(300, VFIO_PCI_HOOKS_DEFINE_FAIL);
+  worker_->begin_to_watch();
+  uint32_t value = 0;
+  EXPECT_EQ(guest_->read32(kTrapped, value), EIO);
+  EXPECT_EQ(status().revoked, 1U);
+  vfio_pci_hooks_next got{};
+  EXPECT_EQ(worker_->watch(got), ECANCELED);
+  worker_->end();
+  worker_->begin();
+  worker_->begin_to_watch();
+}
+
+// What it had is the next one's, and the guest waits no longer than for any other.
+TEST_F(WatchTest, RL5_TheSuccessorGetsWhatTheWatcherHad) {
+  start();
+  worker_->begin_to_watch();
+  uint32_t value = 0;
+  int error = -1;
+  std::thread vmm = vcpu(value, error);
+  ASSERT_TRUE(worker_->sees(VFIO_PCI_HOOKS_WATCH_CALL) || worker_->sees_request());
+  worker_->end();
+  worker_->begin();
+  EXPECT_EQ(worker_->request(VFIO_PCI_HOOKS_REQ_READ), 0);
+  worker_->fill_value(0x99);
+  EXPECT_EQ(worker_->hand_over(0), 0);
+  vmm.join();
+  EXPECT_EQ(value, 0x99U);
+}
+
+TEST_F(WatchTest, RL1_TheCloseOfTheDeviceEndsTheWatch) {
+  start();
+  worker_->begin_to_watch();
+  guest_.reset();
+  vfio_pci_hooks_next got{};
+  EXPECT_EQ(worker_->watch(got), ESHUTDOWN);
+}
+
+// A thread of the VMM that is killed takes its request along; the session goes on.
+TEST_F(WatchTest, RL5_ARequestOfAKilledThreadIsForgotten) {
+  start();
+  worker_->begin_to_watch();
+  const pid_t vmm = ::fork();
+  if (vmm == 0) {
+    uint32_t value = 0;
+    (void)guest_->read32(kTrapped, value);
+    ::_exit(0);
+  }
+  ASSERT_TRUE(worker_->sees(VFIO_PCI_HOOKS_WATCH_CALL));
+  ::kill(vmm, SIGKILL);
+  int status = 0;
+  ASSERT_EQ(::waitpid(vmm, &status, 0), vmm);
+  worker_->fill_value(1);
+  EXPECT_FALSE(worker_->answered());
+  EXPECT_EQ(worker_->hand_over(0), EINVAL) << "nobody waits for it";
+  worker_->begin_to_watch();
+  uint32_t value = 0;
+  int error = -1;
+  std::thread next = vcpu(value, error);
+  EXPECT_TRUE(worker_->sees(VFIO_PCI_HOOKS_WATCH_CALL));
+  EXPECT_EQ(worker_->request(VFIO_PCI_HOOKS_REQ_READ), 0);
+  worker_->fill_value(2);
+  EXPECT_EQ(worker_->hand_over(0), 0);
+  next.join();
+  EXPECT_EQ(value, 2U);
+}
+
+TEST_F(WatchTest, RL1_ANextThatWaitsEndsTheWatch) {
+  start();
+  worker_->begin_to_watch();
+  vfio_pci_hooks_next got{};
+  EXPECT_EQ(worker_->next(got, 10), ETIME);
+  EXPECT_EQ(worker_->seen(), uint32_t{VFIO_PCI_HOOKS_WATCH_CALL});
+  uint32_t value = 0;
+  int error = -1;
+  std::thread vmm = vcpu(value, error);
+  EXPECT_EQ(worker_->request(VFIO_PCI_HOOKS_REQ_READ), 0) << "it comes by NEXT";
+  EXPECT_EQ(worker_->answer(0, VFIO_PCI_HOOKS_PASS), 0);
+  vmm.join();
+  EXPECT_EQ(error, 0);
+}
+
+TEST_F(WatchTest, CH1_AStreamComesByNext) {
+  start();
+  worker_->map_stream(VFIO_PCI_HOOKS_STREAM_SLICES);
+  auto stream = guest_->device.set_state(VFIO_DEVICE_STATE_STOP_COPY);
+  ASSERT_TRUE(stream);
+  vfio_pci_hooks_next got{};
+  std::thread vmm([&] {
+    char byte = 0;
+    EXPECT_EQ(::read(stream->get(), &byte, 1), 1);
+  });
+  const auto end = std::chrono::steady_clock::now() + 5s;
+  do {
+    ASSERT_EQ(worker_->watch(got), 0);
+    if (got.what == VFIO_PCI_HOOKS_NEXT_WATCHING) {
+      EXPECT_TRUE(worker_->sees(VFIO_PCI_HOOKS_WATCH_CALL));
+    }
+  } while (got.what != VFIO_PCI_HOOKS_NEXT_REQUEST && std::chrono::steady_clock::now() < end);
+  EXPECT_EQ(worker_->slot(got.slot).op, uint32_t{VFIO_PCI_HOOKS_REQ_SAVE});
+  worker_->fill(got.slot, 1, 0, VFIO_PCI_HOOKS_ANSWER_END);
+  EXPECT_EQ(worker_->hand_over(got.slot), 0);
+  vmm.join();
+}
+
+TEST_F(WatchTest, RL4_UnknownFlagsAreRefused) {
+  start();
+  vfio_pci_hooks_next got{};
+  EXPECT_EQ(worker_->watch(got, VFIO_PCI_HOOKS_NO_SLOT, VFIO_PCI_HOOKS_NEXT_WATCH << 1), EINVAL);
+}
+
+// Each access is carried out exactly once, whichever way its request and its answer went: the worker counts, and each thread of the
+// VMM sees what it alone was given. The worker is late at random, asks in the middle, and writes what it likes into its word.
+TEST_F(WatchTest, RL2_EachAccessIsCarriedOutOnce) {
+  start();
+  constexpr uint32_t kTimes = 4000;
+  std::atomic<bool> over = false;
+  uint32_t carried_out = 0, by_word = 0, late = 0;
+  std::thread worker([&] {
+    std::minstd_rand random(1);
+    int32_t answered = VFIO_PCI_HOOKS_NO_SLOT;
+    while (!over) {
+      vfio_pci_hooks_next got{};
+      const int error = worker_->watch(got, std::exchange(answered, VFIO_PCI_HOOKS_NO_SLOT));
+      ASSERT_EQ(error, 0);
+      if (got.what == VFIO_PCI_HOOKS_NEXT_REQUEST) {
+        worker_->fill_value(++carried_out, got.slot);
+        answered = got.slot;
+        continue;
+      }
+      if (got.what != VFIO_PCI_HOOKS_NEXT_WATCHING) continue;
+      for (int looks = 0; looks < 2000 && !over; ++looks) {
+        const uint32_t seen = worker_->seen();
+        if (seen == VFIO_PCI_HOOKS_WATCH_CALL) break;
+        if (seen != VFIO_PCI_HOOKS_WATCH_REQUEST) continue;
+        if (random() % 16 == 0) break;  // not looked at: NEXT tells it
+        worker_->fill_value(++carried_out);
+        for (uint32_t wait = random() % 4 ? 0 : random() % 20000; wait > 0; --wait) (void)worker_->seen();
+        if (!worker_->answered()) {
+          ++late;
+          answered = 0;
+          break;
+        }
+        ++by_word;
+        if (random() % 8 == 0) break;  // NEXT at once: it or the thread takes the answer
+        looks = 0;
+      }
+    }
+  });
+  std::atomic<uint32_t> sum = 0;
+  const auto reads = [&] {
+    uint32_t last = 0;
+    for (uint32_t i = 0; i < kTimes; ++i) {
+      uint32_t value = 0;
+      EXPECT_EQ(guest_->read32(kTrapped, value), 0);
+      EXPECT_GT(value, last);
+      last = value;
+      sum += value;
+    }
+  };
+  reads();
+  const uint32_t alone = carried_out;
+  EXPECT_EQ(alone, kTimes);
+  std::thread other(reads);
+  reads();
+  other.join();
+  over = true;
+  worker.join();
+  EXPECT_EQ(carried_out, 3 * kTimes);
+  EXPECT_EQ(sum, 3 * kTimes * (3 * kTimes + 1) / 2) << "no two were given the same answer";
+  EXPECT_GT(by_word, 0U);
+  EXPECT_GT(late, 0U);
+  EXPECT_EQ(status().missed, 0U);
+  std::cout << by_word << " answers by the word, " << late << " too late for it, " << carried_out - by_word - late
+            << " told and answered by NEXT\n";
+}
+
+// Whatever stands in the word, each access is answered when its worker calls NEXT.
+TEST_F(WatchTest, RL1_AWordThatIsScribbledOverHarmsNobodyElse) {
+  start();
+  std::atomic<bool> over = false;
+  std::thread worker([&] {
+    std::minstd_rand random(2);
+    vfio_pci_hooks_next got{};
+    for (int32_t answered = VFIO_PCI_HOOKS_NO_SLOT; !over;) {
+      const int error = worker_->watch(got, std::exchange(answered, VFIO_PCI_HOOKS_NO_SLOT));
+      if (error == 0 && got.what == VFIO_PCI_HOOKS_NEXT_REQUEST) {
+        worker_->fill(answered = got.slot, worker_->slot(got.slot).length);
+        continue;
+      }
+      for (uint32_t i = 0, times = random() % 200; i < times; ++i) {
+        worker_->scribble(random() % 5);
+        if (random() % 4 == 0) worker_->fill(0, sizeof(uint32_t));
+        if (random() % 64 == 0) std::this_thread::sleep_for(1ms);
+      }
+    }
+  });
+  const auto until = std::chrono::steady_clock::now() + 3s;
+  uint32_t value = 0, done = 0;
+  for (; std::chrono::steady_clock::now() < until; ++done) EXPECT_EQ(guest_->read32(kTrapped, value), 0);
+  over = true;
+  worker.join();
+  EXPECT_GT(done, 100U);
+}
+
+}  // namespace
+}  // namespace hookline::kernel_test
