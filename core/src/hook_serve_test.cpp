@@ -3,6 +3,7 @@
 // The worker's answers, slot by slot; the descriptors behind them are tested on a real kernel.
 #include <hookline/hook_serve.hpp>
 
+#include <chrono>
 #include <cstring>
 
 #include <gmock/gmock.h>
@@ -92,6 +93,39 @@ TEST_F(RequestServerTest, AccessesWalkTheChain) {
   plugin_.on_access = [](hookline_access&) { return -EACCES; };
   EXPECT_EQ(ask(VFIO_PCI_HOOKS_REQ_WRITE, 0, 0, 2, 0x14).answer, -EACCES);
   EXPECT_THAT(log_, ElementsAre(HasSubstr("\"plugin\"")));
+}
+
+TEST_F(RequestServerTest, WatchingAnswersWhatComesAndSaysWhenToCall) {
+  using namespace std::chrono_literals;
+  using Watched = RequestServer::Watched;
+  open();
+  plugin_.on_access = [this](hookline_access& a) {
+    a.value = 0xa1b2c3d4;
+    if (a.offset == 0x14) slot_.watch = VFIO_PCI_HOOKS_WATCH_CALL;  // the kernel's thread has gone to sleep
+    return HOOKLINE_HANDLED;
+  };
+  slot_.op = VFIO_PCI_HOOKS_REQ_READ;
+  slot_.length = 4;
+  slot_.offset = 0x10;
+  slot_.seq = 7;
+  slot_.watch = VFIO_PCI_HOOKS_WATCH_REQUEST;
+  EXPECT_EQ(server_->watch(slot_, 10s), Watched::answered);
+  EXPECT_EQ(slot_.watch, uint32_t{VFIO_PCI_HOOKS_WATCH_ANSWERED});
+  EXPECT_EQ(slot_.answer_seq, 7U);
+  EXPECT_EQ(slot_.data[0], 0xd4);
+
+  EXPECT_EQ(server_->watch(slot_, 1us), Watched::idle) << "the kernel has not taken it yet";
+  slot_.watch = VFIO_PCI_HOOKS_WATCH_IDLE;
+  EXPECT_EQ(server_->watch(slot_, 1us), Watched::idle);
+  EXPECT_EQ(slot_.watch, uint32_t{VFIO_PCI_HOOKS_WATCH_IDLE});
+
+  slot_.offset = 0x14;
+  slot_.watch = VFIO_PCI_HOOKS_WATCH_REQUEST;
+  EXPECT_EQ(server_->watch(slot_, 10s), Watched::hand_over);
+  EXPECT_EQ(slot_.watch, uint32_t{VFIO_PCI_HOOKS_WATCH_CALL});
+  EXPECT_EQ(server_->watch(slot_, 10s), Watched::call);
+  slot_ = {};
+  EXPECT_EQ(server_->watch(slot_, 10s), Watched::call) << "memory that was taken away";
 }
 
 TEST_F(RequestServerTest, AnIoctlGoesThroughItsThreeAnswers) {

@@ -40,6 +40,8 @@ std::atomic<int> answer_after_ms = 0;
 // The module as it was when a session had one slice: it refuses to map more. How often it did.
 std::atomic<bool> module_is_older = false;
 std::atomic<int> refused_mappings = 0;
+// ... and when NEXT had no flags.
+std::atomic<int> refused_watches = 0;
 
 class Mailbox final : public MigrationOwner {
  public:
@@ -159,12 +161,14 @@ const hookline_plugin kLargePlugin = detail::describe<Large>(kLargeInfo);
 class Worker {
  public:
   Worker(const ControlDevice& control, const std::string& address, const Chain& chain)
-      : channel_(std::move(*control.attach(parse_address(address)))), thread_([this, &chain] { run(chain); }) {}
+      : busy_poll_(::testing::WithParamInterface<std::chrono::microseconds>::GetParam()),
+        channel_(std::move(*control.attach(parse_address(address)))),
+        thread_([this, &chain] { run(chain); }) {}
   ~Worker() {
     stop_ = true;
     thread_.join();
   }
-  std::atomic<int> sessions = 0, again = 0, closed = 0, revoked = 0;
+  std::atomic<int> sessions = 0, again = 0, closed = 0, revoked = 0, warnings = 0;
 
  private:
   void run(const Chain& chain) {
@@ -178,19 +182,24 @@ class Worker {
       again += (*session)->again();
       const auto device = OpenDevice::open(chain, **session, {});
       if (!device) return;
-      const auto end =
-          serve(**session, **device, {.should_stop = [this] { return stop_.load(); }, .idle_ms = 20});
+      const auto end = serve(**session, **device,
+                             {.log = [this](uint32_t level, auto...) { warnings += level == HOOKLINE_LOG_WARNING; },
+                              .should_stop = [this] { return stop_.load(); },
+                              .idle_ms = 20,
+                              .busy_poll = busy_poll_});
       EXPECT_TRUE(end) << end.error().text;
       closed += end && *end == ServeEnd::closed;
       revoked += end && *end == ServeEnd::revoked;
     }
   }
+  const std::chrono::microseconds busy_poll_;
   std::atomic<bool> stop_ = false;
   Channel channel_;
   std::thread thread_;
 };
 
-class HookChannelTest : public ::testing::Test {
+/// With a worker that sleeps between requests, and with one that watches for them so long.
+class HookChannelTest : public ::testing::TestWithParam<std::chrono::microseconds> {
  protected:
   void SetUp() override {
     vfs_ = sysfs::test_vfs();
@@ -200,7 +209,7 @@ class HookChannelTest : public ::testing::Test {
     container_.emplace(std::move(*container));
     answer_after_ms = 0;
     module_is_older = false;
-    refused_mappings = Large::applied = 0;
+    refused_mappings = refused_watches = Large::applied = 0;
     Mailbox::resets = 0;
   }
   void TearDown() override {
@@ -246,7 +255,7 @@ class HookChannelTest : public ::testing::Test {
   std::optional<vfio::Container> container_;
 };
 
-TEST_F(HookChannelTest, AWorkerServesAccessesWithEverythingThePluginAsksFor) {
+TEST_P(HookChannelTest, AWorkerServesAccessesWithEverythingThePluginAsksFor) {
   alignas(4096) static std::array<std::byte, 4096> memory;
   memory.fill(std::byte{0x5a});
   bind(vfs_[0], VFIO_PCI_HOOKS_MEMORY_READ);
@@ -263,14 +272,14 @@ TEST_F(HookChannelTest, AWorkerServesAccessesWithEverythingThePluginAsksFor) {
   EXPECT_TRUE(sysfs::wait_until([] { return Mailbox::resets > 0; }, 5s));
 }
 
-TEST_F(HookChannelTest, GuestMemoryThatIsNotGrantedIsRefused) {
+TEST_P(HookChannelTest, GuestMemoryThatIsNotGrantedIsRefused) {
   bind(vfs_[0]);
   Worker worker(control_, vfs_[0], chain_);
   const vfio::Device vf = open(vfs_[0]);
   EXPECT_EQ(vf.write<uint32_t>(0, kTrapped, kReadGuest).error().code, EPERM);
 }
 
-TEST_F(HookChannelTest, APluginHearsWhichPagesTheGuestTouched) {
+TEST_P(HookChannelTest, APluginHearsWhichPagesTheGuestTouched) {
   bind(vfs_[0]);
   Worker worker(control_, vfs_[0], chain_);
   const vfio::Device vf = open(vfs_[0]);
@@ -281,7 +290,7 @@ TEST_F(HookChannelTest, APluginHearsWhichPagesTheGuestTouched) {
   EXPECT_EQ(read32(vf, kTrapped), 0b101U + 1) << "page 0 by the question before, and page 2";
 }
 
-TEST_F(HookChannelTest, TheShadowSurvivesTheWorkerAndNotTheOpen) {
+TEST_P(HookChannelTest, TheShadowSurvivesTheWorkerAndNotTheOpen) {
   bind(vfs_[0]);
   auto worker = std::make_unique<Worker>(control_, vfs_[0], chain_);
   {
@@ -299,7 +308,7 @@ TEST_F(HookChannelTest, TheShadowSurvivesTheWorkerAndNotTheOpen) {
   EXPECT_EQ(worker->again, 1) << "of the first open only";
 }
 
-TEST_F(HookChannelTest, ALateWorkerLosesItsSession) {
+TEST_P(HookChannelTest, ALateWorkerLosesItsSession) {
   bind(vfs_[0]);
   Worker worker(control_, vfs_[0], chain_);
   const vfio::Device vf = open(vfs_[0]);
@@ -309,7 +318,7 @@ TEST_F(HookChannelTest, ALateWorkerLosesItsSession) {
   EXPECT_EQ(control_.status(parse_address(vfs_[0]))->revoked, 1U);
 }
 
-TEST_F(HookChannelTest, MovesADeviceToAnotherVfInAnyCut) {
+TEST_P(HookChannelTest, MovesADeviceToAnotherVfInAnyCut) {
   for (int i = 0; i < 2; ++i) bind(vfs_[i]);
   Worker source_worker(control_, vfs_[0], chain_), destination_worker(control_, vfs_[1], chain_);
   const vfio::Device source = open(vfs_[0]), destination = open(vfs_[1]);
@@ -359,7 +368,7 @@ TEST_F(HookChannelTest, MovesADeviceToAnotherVfInAnyCut) {
 }
 
 // A VMM takes a write() that returns for loaded: what is wrong in the last 24 bytes of 5 MiB fails the one write they are in.
-TEST_F(HookChannelTest, RL2_ATrailerThatIsWrongFailsTheWriteOfTheWholeStream) {
+TEST_P(HookChannelTest, RL2_ATrailerThatIsWrongFailsTheWriteOfTheWholeStream) {
   const Chain chain = *build_chain({*make_link(kLargePlugin)});
   bind(vfs_[0], chain);
   Worker worker(control_, vfs_[0], chain);
@@ -391,7 +400,7 @@ TEST_F(HookChannelTest, RL2_ATrailerThatIsWrongFailsTheWriteOfTheWholeStream) {
   EXPECT_TRUE(vf.set_state(VFIO_DEVICE_STATE_RUNNING));
 }
 
-TEST_F(HookChannelTest, LD1_AnOlderModulesOneSliceIsEnough) {
+TEST_P(HookChannelTest, LD1_AnOlderModulesOneSliceIsEnough) {
   module_is_older = true;
   const Chain chain = *build_chain({*make_link(kLargePlugin)});
   for (int i = 0; i < 2; ++i) bind(vfs_[i], chain);
@@ -413,9 +422,13 @@ TEST_F(HookChannelTest, LD1_AnOlderModulesOneSliceIsEnough) {
   EXPECT_EQ(Large::applied, 1);
   EXPECT_TRUE(destination.set_state(VFIO_DEVICE_STATE_RUNNING));
   EXPECT_EQ(refused_mappings, 2);
+  const int watches = GetParam() > 0us ? 1 : 0;
+  EXPECT_EQ(refused_watches, 2 * watches) << "it does not ask again";
+  EXPECT_EQ(source_worker.warnings, watches);
+  EXPECT_EQ(destination_worker.warnings, watches);
 }
 
-TEST_F(HookChannelTest, RefusalsSayWhatWasAskedOfWhichDevice) {
+TEST_P(HookChannelTest, RefusalsSayWhatWasAskedOfWhichDevice) {
   const auto missing = control_.attach(parse_address(vfs_[0]));
   ASSERT_FALSE(missing);
   EXPECT_EQ(missing.error().code, ENOENT);
@@ -430,9 +443,12 @@ TEST_F(HookChannelTest, RefusalsSayWhatWasAskedOfWhichDevice) {
   EXPECT_FALSE(ControlDevice::open("/dev/no-such-device"));
 }
 
+INSTANTIATE_TEST_SUITE_P(Worker, HookChannelTest, ::testing::Values(0us, 10ms),
+                         [](const auto& kind) { return kind.param > 0us ? "Watches" : "Sleeps"; });
+
 }  // namespace
 
-// The library's mmap, in whose place the linker puts this one.
+// The library's mmap and ioctl, in whose places the linker puts these.
 extern "C" void* __real_mmap(void* at, size_t length, int protection, int flags, int fd, off_t offset);
 extern "C" void* __wrap_mmap(void* at, size_t length, int protection, int flags, int fd, off_t offset) {
   if (module_is_older && static_cast<uint64_t>(offset) == VFIO_PCI_HOOKS_MMAP_STREAM && length > VFIO_PCI_HOOKS_STREAM_SLICE) {
@@ -441,6 +457,16 @@ extern "C" void* __wrap_mmap(void* at, size_t length, int protection, int flags,
     return MAP_FAILED;
   }
   return __real_mmap(at, length, protection, flags, fd, offset);
+}
+
+extern "C" int __real_ioctl(int fd, unsigned long request, void* argument);
+extern "C" int __wrap_ioctl(int fd, unsigned long request, void* argument) {
+  if (module_is_older && request == VFIO_PCI_HOOKS_NEXT && static_cast<const vfio_pci_hooks_next*>(argument)->flags) {
+    ++refused_watches;
+    errno = EINVAL;
+    return -1;
+  }
+  return __real_ioctl(fd, request, argument);
 }
 
 }  // namespace hookline
