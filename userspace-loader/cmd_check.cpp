@@ -58,6 +58,7 @@ json device_json(const DeviceConfig& device) {
   out["guest_memory"] = to_string(device.guest_memory);
   out["on_worker_loss"] = to_string(device.on_worker_loss);
   out["limits"] = {{"state_change_ms", device.limits.state_change.count()}, {"access_ms", device.limits.access.count()}};
+  out["busy_poll_us"] = device.busy_poll.count();
   out["migrates"] = migrates(device);
   json migration = json::object();
   if (device.plugins) {

@@ -21,8 +21,17 @@ namespace hookline::loader {
 namespace {
 
 constexpr uint64_t kMaxVf = 4095;
-constexpr uint64_t kMaxAccessMs = 10'000;   // as vfio_pci_hooks.h has them
-constexpr uint64_t kMaxStateMs = 600'000;
+
+// A time as a key of the file takes it: from one of the small unit to so many of the large one.
+struct TimeRange {
+  TimeUnit small, large;
+  int high;
+  const char *small_example, *large_example;
+};
+// The limits as vfio_pci_hooks.h has them.
+constexpr TimeRange kStateLimit = {kMillisecond, kSecond, 600, "100ms", "10s"};
+constexpr TimeRange kAccessLimit = {kMillisecond, kSecond, 10, "100ms", "10s"};
+constexpr TimeRange kBusyPoll = {kMicrosecond, kMillisecond, 10, "50us", "1ms"};
 
 using Kind = YamlNode::Kind;
 using Entry = YamlNode::Entry;
@@ -57,7 +66,7 @@ constexpr std::array kWorkerLoss = {Choice<WorkerLoss>{"pass", WorkerLoss::pass}
 // What "defaults" and a device have in common; absent: not said.
 struct Policy {
   std::optional<WorkerLoss> on_worker_loss;
-  std::optional<std::chrono::milliseconds> state_change, access;
+  std::optional<std::chrono::microseconds> state_change, access, busy_poll;
 };
 
 class Checker {
@@ -175,20 +184,21 @@ class Checker {
     return parsed;
   }
 
-  std::optional<std::chrono::milliseconds> duration(const Entry& entry, uint64_t high_ms) {
-    const auto value = text(entry, "a time such as 100ms or 10s");
+  std::optional<std::chrono::microseconds> duration(const Entry& entry, const TimeRange& range) {
+    const auto& [small, large, high, small_example, large_example] = range;
+    const auto value = text(entry, fmt::format("a time such as {} or {}", small_example, large_example).c_str());
     if (!value) return std::nullopt;
-    const auto parsed = parse_duration(*value);
-    const auto count = parsed ? static_cast<uint64_t>(parsed->count()) : 0;
+    const auto parsed = parse_duration(*value, std::array{small, large});
     if (!parsed) {
       error(place(entry), fmt::format("{}: \"{}\" is not a time", printable(entry.key), printable(*value)),
-            parse_number(*value) ? fmt::format("with its unit: {}ms or {}s", *value, *value)
-                                 : std::string("a whole number and its unit, ms or s: 100ms, 10s"));
+            parse_number(*value) ? fmt::format("with its unit: {}{} or {}{}", *value, small.name, *value, large.name)
+                                 : fmt::format("a whole number and its unit, {} or {}: {}, {}", small.name, large.name, small_example,
+                                               large_example));
       return std::nullopt;
     }
-    if (count < 1 || count > high_ms) {
+    if (*parsed < small.length || *parsed > high * large.length) {
       error(place(entry), fmt::format("{}: {} is out of range", printable(entry.key), printable(*value)),
-            fmt::format("from 1ms to {}s", high_ms / 1000));
+            fmt::format("from 1{} to {}{}", small.name, high, large.name));
       return std::nullopt;
     }
     return parsed;
@@ -222,9 +232,10 @@ class Checker {
     if (const Entry* entry = map.find("on_worker_loss")) said.on_worker_loss = choice(*entry, kWorkerLoss);
     if (const Entry* entry = map.find("limits"); entry && is_map(*entry)) {
       known_keys(*entry->value, kLimitsSection, entry->key_mark);
-      if (const Entry* limit = entry->value->find("state_change")) said.state_change = duration(*limit, kMaxStateMs);
-      if (const Entry* limit = entry->value->find("access")) said.access = duration(*limit, kMaxAccessMs);
+      if (const Entry* limit = entry->value->find("state_change")) said.state_change = duration(*limit, kStateLimit);
+      if (const Entry* limit = entry->value->find("access")) said.access = duration(*limit, kAccessLimit);
     }
+    if (const Entry* entry = map.find("busy_poll")) said.busy_poll = duration(*entry, kBusyPoll);
     return said;
   }
 
@@ -250,8 +261,12 @@ class Checker {
 
     const Policy own = policy(node);
     const Limits unsaid;
-    device.limits.state_change = own.state_change.value_or(defaults.state_change.value_or(unsaid.state_change));
-    device.limits.access = own.access.value_or(defaults.access.value_or(unsaid.access));
+    const auto limit = [](const auto& said, const auto& by_default, std::chrono::milliseconds otherwise) {
+      return std::chrono::duration_cast<std::chrono::milliseconds>(said.value_or(by_default.value_or(otherwise)));
+    };
+    device.limits.state_change = limit(own.state_change, defaults.state_change, unsaid.state_change);
+    device.limits.access = limit(own.access, defaults.access, unsaid.access);
+    device.busy_poll = own.busy_poll.value_or(defaults.busy_poll.value_or(device.busy_poll));
     const bool guarded = device.plugins && device.plugins->has_guard();
     device.on_worker_loss =
         own.on_worker_loss.value_or(defaults.on_worker_loss.value_or(guarded ? WorkerLoss::fail : WorkerLoss::pass));

@@ -7,6 +7,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <array>
 #include <filesystem>
 #include <fstream>
 #include <set>
@@ -21,6 +22,7 @@ namespace hookline::loader {
 namespace {
 
 using testing::ElementsAre;
+using std::chrono::microseconds;
 using std::chrono::milliseconds;
 
 const std::string kConfigs = HOOKLINE_CONFIGS;
@@ -54,6 +56,7 @@ TEST(ConfigCheck, WhatIsNotSaidHasItsDefault) {
   EXPECT_EQ(device.guest_memory, GuestMemory::none);
   EXPECT_EQ(device.limits.state_change, milliseconds(10000));
   EXPECT_EQ(device.limits.access, milliseconds(100));
+  EXPECT_EQ(device.busy_poll, microseconds(0));
 }
 
 TEST(ConfigCheck, ADeviceOverridesDefaultsKeyByKey) {
@@ -68,6 +71,21 @@ TEST(ConfigCheck, ADeviceOverridesDefaultsKeyByKey) {
   EXPECT_EQ(config->devices[0].on_worker_loss, WorkerLoss::fail);
   EXPECT_EQ(config->devices[1].limits.access, milliseconds(7));
   EXPECT_EQ(config->devices[1].on_worker_loss, WorkerLoss::pass);
+}
+
+TEST(ConfigCheck, AWorkerWatchesAsLongAsTheDeviceSaysAndElseTheDefaults) {
+  const auto config = load(
+      "defaults: { busy_poll: 50us }\n"
+      "devices:\n"
+      "  - { match: { address: 01:10.0 }, chain: [ { plugin: log-toy } ] }\n"
+      "  - { match: { address: 01:10.2 }, busy_poll: 1us, chain: [ { plugin: log-toy } ] }\n"
+      "  - { match: { address: 01:10.4 }, busy_poll: 10ms, chain: [ { plugin: log-toy } ] }\n"
+      "  - { match: { address: 01:10.6 }, busy_poll: 10000us, chain: [ { plugin: log-toy } ] }\n");
+  ASSERT_TRUE(config);
+  EXPECT_EQ(config->devices[0].busy_poll, microseconds(50));
+  EXPECT_EQ(config->devices[1].busy_poll, microseconds(1));
+  EXPECT_EQ(config->devices[2].busy_poll, milliseconds(10));
+  EXPECT_EQ(config->devices[3].busy_poll, milliseconds(10));
 }
 
 TEST(ConfigCheck, WithAGuardAnAccessFailsWithoutWorkerUnlessToldOtherwise) {
@@ -120,10 +138,16 @@ TEST(ConfigCheck, TheKernelIsToldOnePositionForAllPlugins) {
 }
 
 TEST(ConfigValues, TimesHaveUnits) {
-  EXPECT_EQ(parse_duration("100ms"), milliseconds(100));
-  EXPECT_EQ(parse_duration("10s"), milliseconds(10000));
-  for (const char* text : {"", "10", "s", "1.5s", "-1s", "10 s", "10S", "1h", "010s", "99999999999999999999s"})
-    EXPECT_FALSE(parse_duration(text)) << text;
+  const std::array limits = {kMillisecond, kSecond};
+  EXPECT_EQ(parse_duration("100ms", limits), milliseconds(100));
+  EXPECT_EQ(parse_duration("10s", limits), milliseconds(10000));
+  for (const char* text : {"", "10", "s", "1.5s", "-1s", "10 s", "10S", "1h", "010s", "100us", "99999999999999999999s"})
+    EXPECT_FALSE(parse_duration(text, limits)) << text;
+  const std::array waits = {kMicrosecond, kMillisecond};
+  EXPECT_EQ(parse_duration("50us", waits), microseconds(50));
+  EXPECT_EQ(parse_duration("1ms", waits), microseconds(1000));
+  for (const char* text : {"", "50", "us", "1.5us", "-1us", "50 us", "50US", "1s", "050us", "99999999999999999999us"})
+    EXPECT_FALSE(parse_duration(text, waits)) << text;
 }
 
 TEST(ConfigValues, NumbersAreDecimalOrHexadecimal) {

@@ -5,10 +5,10 @@ namespace hookline::loader {
 namespace {
 
 constexpr ConfigKey kFile[] = {{"defaults"}, {"devices", true}};
-constexpr ConfigKey kDefaults[] = {{"on_worker_loss"}, {"limits"}};
+constexpr ConfigKey kDefaults[] = {{"on_worker_loss"}, {"limits"}, {"busy_poll"}};
 constexpr ConfigKey kLimits[] = {{"state_change"}, {"access"}};
-constexpr ConfigKey kDevice[] = {{"match", true},   {"create_vfs"}, {"whole_function"}, {"guest_memory"},
-                                 {"on_worker_loss"}, {"limits"},     {"migration"},      {"chain", true}};
+constexpr ConfigKey kDevice[] = {{"match", true}, {"create_vfs"}, {"whole_function"}, {"guest_memory"}, {"on_worker_loss"},
+                                 {"limits"},      {"busy_poll"},  {"migration"},      {"chain", true}};
 constexpr ConfigKey kMatch[] = {{"address"}, {"pf"}, {"vf"}, {"id"}};
 constexpr ConfigKey kPlugin[] = {{"plugin", true}};
 constexpr ConfigKey kHandler[] = {{"handler", true}};

@@ -52,6 +52,7 @@ struct DeviceConfig {
   GuestMemory guest_memory = GuestMemory::none;
   WorkerLoss on_worker_loss = WorkerLoss::pass;
   Limits limits;
+  std::chrono::microseconds busy_poll{0};  ///< how long the worker watches for the next access before it sleeps
   std::vector<ChainLink> chain;  ///< first asked first
   /// Its plugins, ready to be opened; none: in-kernel handlers only.
   std::optional<Chain> plugins;

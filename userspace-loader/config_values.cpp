@@ -25,15 +25,14 @@ std::optional<bool> parse_bool(std::string_view text) {
   return std::nullopt;
 }
 
-std::optional<std::chrono::milliseconds> parse_duration(std::string_view text) {
+std::optional<std::chrono::microseconds> parse_duration(std::string_view text, std::span<const TimeUnit> units) {
   const size_t digits = text.find_first_not_of("0123456789");
   if (digits == std::string_view::npos) return std::nullopt;
   const auto number = parse_number(text.substr(0, digits));
-  // A day is more than any limit, and leaves room for the multiplication.
+  // More than any time that is allowed, and leaves room for the multiplication.
   if (!number || *number > 86'400'000) return std::nullopt;
-  const std::string_view unit = text.substr(digits);
-  if (unit == "ms") return std::chrono::milliseconds(*number);
-  if (unit == "s") return std::chrono::milliseconds(*number * 1000);
+  for (const TimeUnit& unit : units)
+    if (text.substr(digits) == unit.name) return *number * unit.length;
   return std::nullopt;
 }
 

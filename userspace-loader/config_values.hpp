@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string_view>
 #include <utility>
 
@@ -17,8 +18,16 @@ std::optional<uint64_t> parse_number(std::string_view text);
 /// true or false, nothing else.
 std::optional<bool> parse_bool(std::string_view text);
 
-/// A whole number and its unit: "100ms", "10s".
-std::optional<std::chrono::milliseconds> parse_duration(std::string_view text);
+struct TimeUnit {
+  std::string_view name;
+  std::chrono::microseconds length;
+};
+inline constexpr TimeUnit kMicrosecond = {"us", std::chrono::microseconds(1)};
+inline constexpr TimeUnit kMillisecond = {"ms", std::chrono::milliseconds(1)};
+inline constexpr TimeUnit kSecond = {"s", std::chrono::seconds(1)};
+
+/// A whole number and one of these units: "100ms", "10s".
+std::optional<std::chrono::microseconds> parse_duration(std::string_view text, std::span<const TimeUnit> units);
 
 /// "3" or "0-3": first and last.
 std::optional<std::pair<uint64_t, uint64_t>> parse_range(std::string_view text);

@@ -46,6 +46,7 @@ AppliedDevice resolve(const DeviceConfig& config, const PciFunction& function, b
                        .guest_memory = config.guest_memory,
                        .on_worker_loss = config.on_worker_loss,
                        .limits = config.limits,
+                       .busy_poll = config.busy_poll,
                        .migrates = config.plugins && config.plugins->owner(),
                        .allow_untrusted = allow_untrusted,
                        .config_file = std::move(config_file)};
@@ -100,6 +101,8 @@ Definition definition_of(const AppliedDevice& device) {
   }
   return definition;
 }
+
+ServeOptions serve_options_of(const AppliedDevice& device) { return {.idle_ms = 500, .busy_poll = device.busy_poll}; }
 
 std::vector<std::pair<std::string, std::string>> parameter_values(const AppliedDevice& device,
                                                                   const std::vector<AppliedParameter>& kept) {

@@ -19,6 +19,7 @@
 
 #include <hookline/chain.hpp>
 #include <hookline/hook_channel.hpp>
+#include <hookline/hook_serve.hpp>
 
 #include "config_model.hpp"
 #include "device_record.hpp"
@@ -34,6 +35,9 @@ AppliedDevice resolve(const DeviceConfig& config, const PciFunction& function, b
 Result<Chain> load_chain(const AppliedDevice& device, bool rehearse);
 
 Definition definition_of(const AppliedDevice& device);
+
+/// How the worker's loop runs; log and stop are the worker's own.
+ServeOptions serve_options_of(const AppliedDevice& device);
 
 /// Name and value of each migration parameter: what was written since the last apply and is `kept`, else what the
 /// configuration wants.

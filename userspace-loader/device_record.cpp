@@ -49,6 +49,8 @@ AppliedDevice device_from_json(const json& from) {
   device.on_worker_loss = from.at("on_worker_loss") == to_string(WorkerLoss::fail) ? WorkerLoss::fail : WorkerLoss::pass;
   device.limits.state_change = std::chrono::milliseconds(from.at("state_change_ms").get<int64_t>());
   device.limits.access = std::chrono::milliseconds(from.at("access_ms").get<int64_t>());
+  // Records written before the key was known have none.
+  device.busy_poll = std::chrono::microseconds(from.value("busy_poll_us", int64_t{0}));
   for (const json& link : from.at("chain")) device.chain.push_back(link_from_json(link));
   device.migrates = from.at("migrates");
   // Records written before there were parameters have none.
@@ -94,6 +96,7 @@ json to_json(const AppliedDevice& device) {
           {"on_worker_loss", to_string(device.on_worker_loss)},
           {"state_change_ms", device.limits.state_change.count()},
           {"access_ms", device.limits.access.count()},
+          {"busy_poll_us", device.busy_poll.count()},
           {"chain", std::move(chain)},
           {"migrates", device.migrates},
           {"parameters", std::move(parameters)},
@@ -150,6 +153,12 @@ bool same_service(const AppliedDevice& a, const AppliedDevice& b) {
     return j;
   };
   return relevant(a) == relevant(b);
+}
+
+bool same_definition(const AppliedDevice& a, const AppliedDevice& b) {
+  AppliedDevice other = b;
+  other.busy_poll = a.busy_poll;
+  return same_service(a, other);
 }
 
 }  // namespace hookline::loader

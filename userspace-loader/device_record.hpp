@@ -50,6 +50,7 @@ struct AppliedDevice {
   GuestMemory guest_memory = GuestMemory::none;
   WorkerLoss on_worker_loss = WorkerLoss::pass;
   Limits limits{};
+  std::chrono::microseconds busy_poll{0};
   std::vector<AppliedLink> chain{};
   bool migrates = false;  ///< a plugin owns migration
   std::vector<AppliedParameter> parameters{};  ///< of that plugin
@@ -101,5 +102,7 @@ Result<PfChange> pf_change(const nlohmann::json& json);
 
 /// Nothing a worker or the kernel would notice differs.
 bool same_service(const AppliedDevice& a, const AppliedDevice& b);
+/// Nothing the kernel would notice: what differs a worker learns when it starts.
+bool same_definition(const AppliedDevice& a, const AppliedDevice& b);
 
 }  // namespace hookline::loader

@@ -95,6 +95,7 @@ std::string status_text(const DeviceStatus& status) {
                                              {"driver", driver_text(status)},
                                              {"state", state_text(status)},
                                              {"worker", worker_text(status)}};
+  if (device.busy_poll.count()) rows.push_back({"busy poll", fmt::format("{}us", device.busy_poll.count())});
   if (status.service) {
     rows.push_back({"supervisor", status.supervisor_alive ? std::to_string(status.service->supervisor.pid) : "none"});
     rows.push_back({"restarts", std::to_string(status.service->restarts)});
@@ -132,6 +133,7 @@ nlohmann::ordered_json status_json(const DeviceStatus& status) {
            {"vf", device.pf ? json(device.vf_index) : json()},
            {"chain", std::move(chain)},
            {"config_file", device.config_file},
+           {"busy_poll_us", device.busy_poll.count()},
            {"driver", status.function ? json(status.function->driver) : json()},
            {"iommu_group", status.function ? json(status.function->iommu_group) : json()},
            {"bound", status.is(VFIO_PCI_HOOKS_STATUS_BOUND)},

@@ -34,6 +34,15 @@ TEST(DeviceStatus, SaysItToPeople) {
   EXPECT_THAT(text, HasSubstr("cache = not known"));
 }
 
+TEST(DeviceStatus, TellsOfAWorkerThatKeepsACpuBusy) {
+  DeviceStatus status = example();
+  EXPECT_THAT(status_text(status), Not(HasSubstr("busy poll")));
+  EXPECT_EQ(status_json(status)["busy_poll_us"], 0);
+  status.record.device.busy_poll = std::chrono::milliseconds(2);
+  EXPECT_THAT(status_text(status), HasSubstr("busy poll    2000us"));
+  EXPECT_EQ(status_json(status)["busy_poll_us"], 2000);
+}
+
 TEST(DeviceStatus, SaysItToPrograms) {
   const auto json = status_json(example())["parameters"];
   ASSERT_EQ(json.size(), 3u);

@@ -41,7 +41,7 @@ add_library(hookline_live STATIC
 target_link_libraries(hookline_live PUBLIC hookline_loader nlohmann_json::nlohmann_json PkgConfig::netlink
   PRIVATE fmt::fmt CLI11::CLI11 spdlog::spdlog PkgConfig::systemd PkgConfig::seccomp)
 
-foreach(unit backoff compat compat_truth device_status pf_change pf_netlink plan planner progress run_state sandbox sysfs worker_link)
+foreach(unit backoff compat compat_truth device_chain device_status pf_change pf_netlink plan planner progress run_state sandbox sysfs worker_link)
   hookline_add_test(${unit}_test SOURCES ${unit}_test.cpp LIBS hookline_live fmt::fmt)
 endforeach()
 

@@ -228,17 +228,19 @@ class ApplyPlanner {
     if (const auto pf = function.pf ? pf_groups_.find(*function.pf) : pf_groups_.end(); pf != pf_groups_.end())
       group.needs.push_back(pf->second);
 
-    if (ours && status && previous && same_service(previous->device, wanted->device)) {
-      const bool incomplete = lacks_config_space(*previous, *status);
-      if (facts_.supervised(function.address) && !incomplete) {
+    if (ours && status && previous && same_definition(previous->device, wanted->device)) {
+      const bool changed = !same_service(previous->device, wanted->device);
+      if (changed && !may_take(target, status)) return;
+      const bool outdated = changed || lacks_config_space(*previous, *status);
+      if (facts_.supervised(function.address) && !outdated) {
         plan_.unchanged.push_back(name);
         return;
       }
-      if (incomplete) {
-        group.steps.push_back({.action = Action::remember, .address = function.address, .record = wanted, .previous = previous});
-        // The worker answers with what the record said when it was started.
+      if (outdated) {
+        // The worker goes by what the record said when it was started; one that is started again by a roll-back, too.
         if (served)
           group.steps.push_back({.action = Action::stop_serving, .address = function.address, .record = wanted, .previous = previous});
+        group.steps.push_back({.action = Action::remember, .address = function.address, .record = wanted, .previous = previous});
       }
       group.steps.push_back({.action = Action::serve, .address = function.address, .record = wanted});
       add_group(std::move(group));

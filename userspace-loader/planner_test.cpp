@@ -206,7 +206,7 @@ TEST_F(PlannerParameterTest, ARecordWithoutConfigurationSpaceGetsIt) {
   facts_.flags[at("0000:01:10.0")] |= VFIO_PCI_HOOKS_STATUS_OPEN;
   EXPECT_EQ(plan({migrating("4")}).unchanged.size(), 1u);
   facts_.flags[at("0000:01:10.0")] = VFIO_PCI_HOOKS_STATUS_BOUND;
-  EXPECT_THAT(steps(plan({migrating("4")})), ElementsAre("write down how 0000:01:10.0 was found", "stop serving 0000:01:10.0",
+  EXPECT_THAT(steps(plan({migrating("4")})), ElementsAre("stop serving 0000:01:10.0", "write down how 0000:01:10.0 was found",
                                                          "start serving 0000:01:10.0"));
   DeviceRecord record = **state_.device(at("0000:01:10.0"));
   record.device.config_space = "8086:10ca";
@@ -248,6 +248,53 @@ TEST_F(PlannerTest, AChangedDeviceInUseIsRefused) {
   plan({changed});
   EXPECT_THAT(error(), HasSubstr("in use by qemu-system-x86 (process 812)"));
   EXPECT_TRUE(plan({device("0000:01:10.0")}).empty()) << "unchanged it may stay in use";
+}
+
+TEST_F(PlannerTest, AChangedBusyPollTakesAnotherWorkerAndNoRebind) {
+  pretend_applied(plan({device("0000:01:10.0")}));
+  DeviceConfig changed = device("0000:01:10.0");
+  changed.busy_poll = std::chrono::microseconds(50);
+  const Plan p = plan({changed});
+  EXPECT_THAT(steps(p), ElementsAre("stop serving 0000:01:10.0", "write down how 0000:01:10.0 was found", "start serving 0000:01:10.0"));
+  pretend_applied(p);
+  EXPECT_EQ((*state_.device(at("0000:01:10.0")))->device.busy_poll, std::chrono::microseconds(50));
+  EXPECT_EQ(plan({changed}).unchanged.size(), 1u);
+}
+
+TEST_F(PlannerTest, AChangedBusyPollOfADeviceThatNobodyServesIsWrittenDown) {
+  pretend_applied(plan({device("0000:01:10.0")}));
+  facts_.served_devices.clear();
+  DeviceConfig changed = device("0000:01:10.0");
+  changed.busy_poll = std::chrono::microseconds(50);
+  EXPECT_THAT(steps(plan({changed})), ElementsAre("write down how 0000:01:10.0 was found", "start serving 0000:01:10.0"));
+}
+
+TEST_F(PlannerTest, AChangedBusyPollLeavesTheWorkerOfAGuestAlone) {
+  pretend_applied(plan({device("0000:01:10.0")}));
+  facts_.flags[at("0000:01:10.0")] |= VFIO_PCI_HOOKS_STATUS_OPEN;
+  DeviceConfig changed = device("0000:01:10.0");
+  changed.busy_poll = std::chrono::microseconds(50);
+  EXPECT_TRUE(plan({changed}).empty());
+  EXPECT_THAT(error(), HasSubstr("0000:01:10.0 is in use by a process"));
+}
+
+TEST_F(PlannerTest, ABusyPollThatCannotBeServedIsTakenBackBeforeTheWorkerStartsAgain) {
+  pretend_applied(plan({device("0000:01:10.0")}));
+  DeviceConfig changed = device("0000:01:10.0");
+  changed.busy_poll = std::chrono::microseconds(50);
+  struct Runner final : StepRunner {
+    std::vector<Step> ran;
+    Result<void> run(const Step& step) override {
+      ran.push_back(step);
+      if (step.action == Action::serve && ran.size() == 3) return fail(EIO, "no worker");
+      return {};
+    }
+  } runner;
+  execute(plan({changed}), runner);
+  ASSERT_EQ(runner.ran.size(), 5u);
+  EXPECT_EQ(runner.ran[3].action, Action::remember);
+  EXPECT_EQ(runner.ran[3].record->device.busy_poll, std::chrono::microseconds(0));
+  EXPECT_EQ(runner.ran[4].action, Action::serve);
 }
 
 TEST_F(PlannerTest, LD2_CreatesVfsWithoutLettingDriversProbeThem) {

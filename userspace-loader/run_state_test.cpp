@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <gmock/gmock.h>
+#include <nlohmann/json.hpp>
 
 #include "fake_sysfs.hpp"
 
@@ -26,6 +27,7 @@ DeviceRecord example() {
                      .guest_memory = GuestMemory::read,
                      .on_worker_loss = WorkerLoss::fail,
                      .limits = {std::chrono::seconds(7), std::chrono::milliseconds(20)},
+                     .busy_poll = std::chrono::microseconds(50),
                      .chain = {{.name = "trace",
                                 .file = "/lib/trace.so",
                                 .options = {{"log", {.text = "state-changes", .is_set = true}},
@@ -53,6 +55,7 @@ TEST_F(RunStateTest, LD2_KeepsEverythingThatServingAndGivingBackTake) {
   EXPECT_TRUE(same_service((*read)->device, example().device));
   EXPECT_EQ((*read)->device.config_file, "/etc/hookline/nics.yaml");
   EXPECT_EQ((*read)->device.config_space, "8086:10ca rev 01");
+  EXPECT_EQ((*read)->device.busy_poll, std::chrono::microseconds(50));
   ASSERT_EQ((*read)->device.parameters.size(), 1u);
   EXPECT_EQ((*read)->device.parameters[0].value, "1");
   EXPECT_EQ((*read)->device.vf_index, 3u);
@@ -69,6 +72,26 @@ TEST_F(RunStateTest, SeesEachDifferenceAWorkerWouldNotice) {
   EXPECT_TRUE(same_service(example().device, other.device));
   other.device.chain[0].options[0].value.text = "all";
   EXPECT_FALSE(same_service(example().device, other.device));
+}
+
+TEST_F(RunStateTest, TellsWhatOnlyAWorkerNoticesFromWhatTheKernelDoes) {
+  DeviceRecord other = example();
+  other.device.busy_poll = std::chrono::microseconds(0);
+  EXPECT_FALSE(same_service(example().device, other.device));
+  EXPECT_TRUE(same_definition(example().device, other.device));
+  other.device.limits.access += std::chrono::milliseconds(1);
+  EXPECT_FALSE(same_definition(example().device, other.device));
+}
+
+TEST_F(RunStateTest, ReadsARecordFromBeforeBusyPoll) {
+  auto written = to_json(example());
+  ASSERT_EQ(written["device"].erase("busy_poll_us"), 1u);
+  host_.write(folder() / "0000:01:10.0.json", written.dump());
+  const auto read = state_.device(kVf);
+  ASSERT_TRUE(read && *read);
+  DeviceRecord expected = example();
+  expected.device.busy_poll = std::chrono::microseconds(0);
+  EXPECT_TRUE(same_service((*read)->device, expected.device));
 }
 
 TEST_F(RunStateTest, NothingIsNoError) {

@@ -88,7 +88,9 @@ int run_worker(const AppliedDevice& device, Channel channel, SupervisorPort supe
     log->log(to_spdlog(level), "{}{}{}", plugin, plugin.empty() ? "" : ": ", text);
   };
   const DeviceInfo info{to_string(device.address), device.id.vendor, device.id.device, device.vf_index, device.config_space};
-  const ServeOptions options{.log = plugin_log, .should_stop = [] { return stop_wanted != 0; }, .idle_ms = 500};
+  ServeOptions options = serve_options_of(device);
+  options.log = plugin_log;
+  options.should_stop = [] { return stop_wanted != 0; };
 
   std::optional<QueryThread> queries;
   if (chain->owner()) queries.emplace(channel, *chain, info.config_space, plugin_log);

@@ -227,6 +227,8 @@ check MM6_open_device_is_no_candidate status_is 1 "${hookline[@]}" compat select
 check LD2_device_in_use_is_not_detached says "in use by hookline (process $holder)" "${hookline[@]}" detach "${vfs[1]}"
 check LD2_and_stays_bound status_says "${vfs[1]}" "d['bound'], d['open']" "(True, True)"
 check LD2_apply_leaves_it_in_use says "nothing to do" "${hookline[@]}" apply "$two_vfs"
+sed "s/^    chain/    busy_poll: 50us\n    chain/" "$two_vfs" >"$work/watching.yaml"
+check LD2_apply_leaves_the_worker_in_use says "${vfs[1]} is in use by" "${hookline[@]}" apply "$work/watching.yaml"
 worker=$(worker_of "${vfs[1]}")
 kill -9 "$worker"
 check RL5_open_device_is_served_again wait_for status_says "${vfs[1]}" "d['served'] and d['worker']['pid'] != $worker" True
@@ -246,6 +248,20 @@ check MM5_failed_prepare_changes_nothing has "${vfs[1]}" normal 3 on
 umount "$last"
 check MM5_then_it_is_prepared prepare
 check MM5_as_the_source_is_now has "${vfs[1]}" slow 2 on
+
+# ---- what only a worker reads takes another worker, and no other binding
+
+binding() { stat -c %i "$(folder "${vfs[0]}")/driver"; }
+bound=$(binding)
+worker=$(worker_of "${vfs[0]}")
+check LD2_busy_poll_apply "${hookline[@]}" apply "$work/watching.yaml"
+check LD2_busy_poll_has_another_worker has_new_worker "${vfs[0]}" "$worker"
+check LD2_busy_poll_is_shown status_says "${vfs[0]}" "d['busy_poll_us']" 50
+check LD2_busy_poll_stays_bound test "$(binding)" = "$bound"
+check LD2_busy_poll_serves "${hookline[@]}" save "${vfs[0]}" -o "$work/state"
+check LD2_busy_poll_twice_has_nothing_to_do says "nothing to do" "${hookline[@]}" apply "$work/watching.yaml"
+check LD2_busy_poll_is_taken_back "${hookline[@]}" apply "$two_vfs"
+check LD2_busy_poll_is_shown_no_more status_says "${vfs[0]}" "d['busy_poll_us']" 0
 
 # ---- given back
 
