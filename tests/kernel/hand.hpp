@@ -14,6 +14,7 @@
 #pragma once
 
 #include <gtest/gtest.h>
+#include <poll.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 
@@ -98,6 +99,11 @@ class Hand {
     while ((error = next(got, 200)) == 0 && got.what == VFIO_PCI_HOOKS_NEXT_EVENT) {
     }
     return error == 0;
+  }
+  /// What poll says, without waiting: NEXT would tell something.
+  bool is_ready() const {
+    pollfd one{session_.get(), POLLIN, 0};
+    return ::poll(&one, 1, 0) == 1;
   }
   int rw(unsigned long which, uint32_t flags, uint32_t region, uint64_t offset, void* data, uint32_t length) const {
     vfio_pci_hooks_rw rw{};

@@ -2,15 +2,19 @@
 //
 // A worker that watches slot 0 in place of sleeping in NEXT, and whatever comes between it and the thread of the VMM. The test
 // itself is the worker.
+#include <gmock/gmock.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/wait.h>
 
+#include <array>
 #include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <iostream>
 #include <random>
 #include <thread>
+#include <vector>
 
 #include "tests/kernel/fixture.hpp"
 #include "tests/kernel/hand.hpp"
@@ -70,6 +74,24 @@ class Watcher : public Hand {
   std::atomic_ref<uint32_t> word() const { return std::atomic_ref<uint32_t>(slot(0).watch); }
 };
 
+/// The calling thread stays on one processor. Two that stay awake for each other gain by it only on two of them.
+class OnProcessor {
+ public:
+  explicit OnProcessor(int number) {
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    CPU_SET(number, &one);
+    EXPECT_EQ(::sched_getaffinity(0, sizeof before_, &before_), 0);
+    EXPECT_EQ(::sched_setaffinity(0, sizeof one, &one), 0);
+  }
+  ~OnProcessor() { EXPECT_EQ(::sched_setaffinity(0, sizeof before_, &before_), 0); }
+  OnProcessor(const OnProcessor&) = delete;
+  OnProcessor& operator=(const OnProcessor&) = delete;
+
+ private:
+  cpu_set_t before_;
+};
+
 class WatchTest : public HooksTest {
  protected:
   void start(uint32_t access_limit_ms = 10000, uint32_t flags = 0) {
@@ -100,7 +122,9 @@ class WatchTest : public HooksTest {
 TEST_F(WatchTest, CH2_AccessesAreAnsweredByTheWord) {
   start();
   constexpr uint32_t kTimes = 200;
+  const OnProcessor first(0);
   std::thread vmm([&] {
+    const OnProcessor second(1);
     for (uint32_t i = 0; i < kTimes; ++i) {
       uint32_t value = 0;
       EXPECT_EQ(guest_->write32(kTrapped, i), 0);
@@ -147,7 +171,9 @@ TEST_F(WatchTest, RL5_ARequestThatNobodySawIsToldByNext) {
   int error = -1;
   std::thread vmm = vcpu(value, error);
   ASSERT_TRUE(worker_->sees(VFIO_PCI_HOOKS_WATCH_CALL)) << "the thread of the VMM does not sleep";
+  EXPECT_TRUE(worker_->is_ready());
   EXPECT_EQ(worker_->request(VFIO_PCI_HOOKS_REQ_READ), 0);
+  EXPECT_FALSE(worker_->is_ready());
   vfio_pci_hooks_next again{};
   EXPECT_EQ(worker_->next(again, 50), ETIME) << "it is told once";
   worker_->fill_value(0x1234);
@@ -156,6 +182,62 @@ TEST_F(WatchTest, RL5_ARequestThatNobodySawIsToldByNext) {
   EXPECT_EQ(error, 0);
   EXPECT_EQ(value, 0x1234U);
   EXPECT_EQ(status().accesses, 1U);
+}
+
+// One thread of the worker carries it out, another one watches.
+TEST_F(WatchTest, RL2_ARequestThatWasToldIsLeftAloneByTheNext) {
+  start();
+  std::array<uint32_t, 2> values{};
+  std::array<int, 2> errors{-1, -1};
+  std::thread vmm = vcpu(values[0], errors[0]);
+  EXPECT_EQ(worker_->request(VFIO_PCI_HOOKS_REQ_READ), 0);
+  worker_->begin_to_watch();
+  std::thread other = vcpu(values[1], errors[1]);
+  EXPECT_TRUE(worker_->sees(VFIO_PCI_HOOKS_WATCH_CALL));
+  const int32_t at = worker_->request(VFIO_PCI_HOOKS_REQ_READ);
+  EXPECT_NE(at, 0);
+  worker_->fill_value(2, at);
+  EXPECT_EQ(worker_->hand_over(at), 0);
+  worker_->fill_value(1);
+  EXPECT_EQ(worker_->hand_over(0), 0);
+  vmm.join();
+  other.join();
+  EXPECT_THAT(errors, testing::Each(0));
+  EXPECT_THAT(values, testing::ElementsAre(1U, 2U));
+}
+
+// All slots are taken, and one more waits: it is the next one's when a thread of the VMM is killed.
+TEST_F(WatchTest, RL5_ASlotThatIsFreeAgainEndsTheWatch) {
+  start();
+  const pid_t killed = ::fork();
+  if (killed == 0) {
+    uint32_t value = 0;
+    (void)guest_->read32(kTrapped, value);
+    ::_exit(0);
+  }
+  EXPECT_EQ(worker_->request(VFIO_PCI_HOOKS_REQ_READ), 0);
+  std::array<uint32_t, VFIO_PCI_HOOKS_SLOTS> values{};
+  std::array<int, VFIO_PCI_HOOKS_SLOTS> errors{};
+  errors.fill(-1);
+  std::vector<std::thread> vmm;
+  std::vector<int32_t> told;
+  while (told.size() < VFIO_PCI_HOOKS_SLOTS - 1) {
+    vmm.push_back(vcpu(values[vmm.size()], errors[vmm.size()]));
+    told.push_back(worker_->request(VFIO_PCI_HOOKS_REQ_READ));
+  }
+  worker_->begin_to_watch();
+  vmm.push_back(vcpu(values[vmm.size()], errors[vmm.size()]));
+  EXPECT_TRUE(worker_->sees(VFIO_PCI_HOOKS_WATCH_CALL));
+  EXPECT_FALSE(worker_->is_ready()) << "there is no slot for it";
+  worker_->begin_to_watch();
+  ::kill(killed, SIGKILL);
+  EXPECT_EQ(::waitpid(killed, nullptr, 0), killed);
+  EXPECT_TRUE(worker_->sees(VFIO_PCI_HOOKS_WATCH_CALL));
+  told.push_back(worker_->request(VFIO_PCI_HOOKS_REQ_READ));
+  EXPECT_EQ(told.back(), 0);
+  for (const int32_t at : told) EXPECT_EQ(worker_->answer(at, VFIO_PCI_HOOKS_PASS), 0);
+  for (std::thread& thread : vmm) thread.join();
+  EXPECT_THAT(errors, testing::Each(0));
 }
 
 TEST_F(WatchTest, RL5_AnAnswerAfterTheThreadWentToSleepGoesByNext) {
@@ -325,15 +407,18 @@ TEST_F(WatchTest, RL5_ARequestOfAKilledThreadIsForgotten) {
 }
 
 TEST_F(WatchTest, RL1_ANextThatWaitsEndsTheWatch) {
-  start();
+  start(2000);
   worker_->begin_to_watch();
   vfio_pci_hooks_next got{};
   EXPECT_EQ(worker_->next(got, 10), ETIME);
   EXPECT_EQ(worker_->seen(), uint32_t{VFIO_PCI_HOOKS_WATCH_CALL});
   uint32_t value = 0;
   int error = -1;
-  std::thread vmm = vcpu(value, error);
-  EXPECT_EQ(worker_->request(VFIO_PCI_HOOKS_REQ_READ), 0) << "it comes by NEXT";
+  std::thread vmm([&] {
+    std::this_thread::sleep_for(50ms);
+    error = guest_->read32(kTrapped, value);
+  });
+  EXPECT_EQ(worker_->request(VFIO_PCI_HOOKS_REQ_READ), 0) << "NEXT, which waits, tells it";
   EXPECT_EQ(worker_->answer(0, VFIO_PCI_HOOKS_PASS), 0);
   vmm.join();
   EXPECT_EQ(error, 0);
