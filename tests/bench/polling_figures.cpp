@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+
 #include "tests/bench/device_figures.hpp"
 #include "tests/bench/must.hpp"
 #include "tests/bench/ping_pong.hpp"
@@ -63,7 +65,11 @@ Figures polled_reads(const std::string& vf, const Plan& plan) {
                    must(sysfs::write(knobs + "read", "1"));
                  },
              });
+  // Each turn's read without a worker beside the same turn's with one.
+  std::vector<double> added;
+  for (size_t i = 0; i < polled.size(); ++i) added.push_back(std::max(polled[i] - floor[i], 0.0));
   return {{{"trapped read, worker polls", kSpin, place, polled, spin},
+           {"what the polling worker adds to a read", kSpin, place, added, spin},
            {"read, answered by nobody but the kernel", kSpin, "one CPU", floor, spin},
            {"trapped read, worker polls", kEventfd, place, polled, eventfd}},
           {}};
