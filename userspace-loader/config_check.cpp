@@ -25,13 +25,14 @@ constexpr uint64_t kMaxVf = 4095;
 // A time as a key of the file takes it: from one of the small unit to so many of the large one.
 struct TimeRange {
   TimeUnit small, large;
-  int high;
+  int low;   // of the small unit
+  int high;  // of the large one
   const char *small_example, *large_example;
 };
 // The limits as vfio_pci_hooks.h has them.
-constexpr TimeRange kStateLimit = {kMillisecond, kSecond, 600, "100ms", "10s"};
-constexpr TimeRange kAccessLimit = {kMillisecond, kSecond, 10, "100ms", "10s"};
-constexpr TimeRange kBusyPoll = {kMicrosecond, kMillisecond, 10, "50us", "1ms"};
+constexpr TimeRange kStateLimit = {kMillisecond, kSecond, 1, 600, "100ms", "10s"};
+constexpr TimeRange kAccessLimit = {kMillisecond, kSecond, 1, 10, "100ms", "10s"};
+constexpr TimeRange kBusyPoll = {kMicrosecond, kMillisecond, 0, 10, "50us", "1ms"};
 
 using Kind = YamlNode::Kind;
 using Entry = YamlNode::Entry;
@@ -185,7 +186,7 @@ class Checker {
   }
 
   std::optional<std::chrono::microseconds> duration(const Entry& entry, const TimeRange& range) {
-    const auto& [small, large, high, small_example, large_example] = range;
+    const auto& [small, large, low, high, small_example, large_example] = range;
     const auto value = text(entry, fmt::format("a time such as {} or {}", small_example, large_example).c_str());
     if (!value) return std::nullopt;
     const auto parsed = parse_duration(*value, std::array{small, large});
@@ -196,9 +197,9 @@ class Checker {
                                                large_example));
       return std::nullopt;
     }
-    if (*parsed < small.length || *parsed > high * large.length) {
+    if (*parsed < low * small.length || *parsed > high * large.length) {
       error(place(entry), fmt::format("{}: {} is out of range", printable(entry.key), printable(*value)),
-            fmt::format("from 1{} to {}{}", small.name, high, large.name));
+            fmt::format("from {}{} to {}{}", low, small.name, high, large.name));
       return std::nullopt;
     }
     return parsed;

@@ -80,12 +80,14 @@ TEST(ConfigCheck, AWorkerWatchesAsLongAsTheDeviceSaysAndElseTheDefaults) {
       "  - { match: { address: 01:10.0 }, chain: [ { plugin: log-toy } ] }\n"
       "  - { match: { address: 01:10.2 }, busy_poll: 1us, chain: [ { plugin: log-toy } ] }\n"
       "  - { match: { address: 01:10.4 }, busy_poll: 10ms, chain: [ { plugin: log-toy } ] }\n"
-      "  - { match: { address: 01:10.6 }, busy_poll: 10000us, chain: [ { plugin: log-toy } ] }\n");
+      "  - { match: { address: 01:10.6 }, busy_poll: 10000us, chain: [ { plugin: log-toy } ] }\n"
+      "  - { match: { address: 01:11.0 }, busy_poll: 0us, chain: [ { plugin: log-toy } ] }\n");
   ASSERT_TRUE(config);
   EXPECT_EQ(config->devices[0].busy_poll, microseconds(50));
   EXPECT_EQ(config->devices[1].busy_poll, microseconds(1));
   EXPECT_EQ(config->devices[2].busy_poll, milliseconds(10));
   EXPECT_EQ(config->devices[3].busy_poll, milliseconds(10));
+  EXPECT_EQ(config->devices[4].busy_poll, microseconds(0));
 }
 
 TEST(ConfigCheck, WithAGuardAnAccessFailsWithoutWorkerUnlessToldOtherwise) {

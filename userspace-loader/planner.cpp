@@ -255,8 +255,9 @@ class ApplyPlanner {
     };
     if (!facts_.module_loaded()) step({.action = Action::check_module, .record = wanted});
     if (target.to_create) step({.action = Action::await_vf, .record = wanted});
-    step({.action = Action::remember, .record = wanted, .previous = previous});
+    // A worker that a roll-back starts again goes by the record that stands there then.
     if (served) step({.action = Action::stop_serving, .record = wanted, .previous = previous});
+    step({.action = Action::remember, .record = wanted, .previous = previous});
     if (!function.driver.empty()) {
       const auto netdevs = sysfs_.netdevs(function.address);
       step({.action = Action::unbind, .value = function.driver, .note = netdevs.empty() ? "" : listed(netdevs) + " goes away"});

@@ -150,7 +150,7 @@ TEST_F(PlannerTest, AChangedDeviceIsDefinedAgainAndKeepsWhatWasFound) {
   DeviceConfig changed = device("0000:01:10.0");
   changed.on_worker_loss = WorkerLoss::fail;
   const Plan p = plan({changed});
-  EXPECT_THAT(steps(p), ElementsAre("write down how 0000:01:10.0 was found", "stop serving 0000:01:10.0",
+  EXPECT_THAT(steps(p), ElementsAre("stop serving 0000:01:10.0", "write down how 0000:01:10.0 was found",
                                     "unbind 0000:01:10.0 from vfio-pci-hooks", "define the chain of 0000:01:10.0",
                                     "bind 0000:01:10.0 to vfio-pci-hooks", "start serving 0000:01:10.0"));
   EXPECT_EQ(p.groups[1].steps[0].record->found.driver, "igbvf");
@@ -295,6 +295,27 @@ TEST_F(PlannerTest, ABusyPollThatCannotBeServedIsTakenBackBeforeTheWorkerStartsA
   EXPECT_EQ(runner.ran[3].action, Action::remember);
   EXPECT_EQ(runner.ran[3].record->device.busy_poll, std::chrono::microseconds(0));
   EXPECT_EQ(runner.ran[4].action, Action::serve);
+}
+
+TEST_F(PlannerTest, AChangeThatCannotBeBoundIsTakenBackBeforeTheWorkerStartsAgain) {
+  pretend_applied(plan({device("0000:01:10.0")}));
+  DeviceConfig changed = device("0000:01:10.0");
+  changed.on_worker_loss = WorkerLoss::fail;
+  struct Runner final : StepRunner {
+    std::vector<Step> ran;
+    Result<void> run(const Step& step) override {
+      ran.push_back(step);
+      if (step.action == Action::bind && step.record == nullptr && ran.size() == 5) return fail(EIO, "no driver");
+      return {};
+    }
+  } runner;
+  execute(plan({changed}), runner);
+  const auto last = [&](Action action) {
+    return std::find_if(runner.ran.rbegin(), runner.ran.rend(), [&](const Step& step) { return step.action == action; });
+  };
+  ASSERT_EQ(last(Action::serve), runner.ran.rbegin()) << "the worker is there again, after everything else";
+  ASSERT_LT(last(Action::remember), runner.ran.rend());
+  EXPECT_EQ(last(Action::remember)->record->device.on_worker_loss, WorkerLoss::pass);
 }
 
 TEST_F(PlannerTest, LD2_CreatesVfsWithoutLettingDriversProbeThem) {
