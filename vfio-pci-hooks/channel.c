@@ -227,6 +227,9 @@ void vph_channel_gone(struct vph_channel *ch)
 void vph_channel_reset(struct vph_channel *ch)
 {
 	guard(mutex)(&ch->lock);
+	/* An answer that stands there was before. */
+	if (ch->session)
+		vph_watch_end_locked(ch->session);
 	ch->epoch++;
 	ch->incomplete = false;
 	vph_touched_all(ch);

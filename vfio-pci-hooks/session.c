@@ -274,10 +274,9 @@ static int vph_session_fetch(struct vph_session *session, struct vfio_pci_hooks_
 	*activity = ch->activity;
 	if (session->over)
 		return session->over;
-	ret = vph_watch_take_locked(session);
+	ret = vph_watch_end_locked(session);
 	if (ret)
 		return ret;
-	vph_watch_end_locked(session);
 	if (vph_session_event(session, next))
 		return 1;
 	if (vph_watch_tell_locked(session, &next->slot) ||
@@ -493,6 +492,8 @@ static __poll_t vph_session_poll(struct file *filp, struct poll_table_struct *wa
 	guard(mutex)(&ch->lock);
 	if (session->over)
 		return EPOLLIN | EPOLLRDNORM | EPOLLHUP;
+	/* It waits for this, and no longer looks. */
+	vph_watch_end_locked(session);
 	if (session->nr_events || vph_request_waiting_locked(session))
 		return EPOLLIN | EPOLLRDNORM;
 	return 0;

@@ -440,7 +440,7 @@ struct vph_request {
 struct vph_slot {
 	struct vph_request *request;
 	u32 seq;
-	bool untold;			/* slot 0: given by the word watch; the worker may not know */
+	bool untold;			/* slot 0: given by the word watch; NEXT has not told it */
 };
 
 int vph_request_post_locked(struct vph_channel *ch, struct vph_request *request);
@@ -495,7 +495,7 @@ struct vph_session {
 	unsigned int nr_events;
 	u32 lost_events;
 	bool reset_untold;		/* an EVENT_RESET waits; may be read without the lock */
-	bool watched;			/* slot 0 is free or has the only request, no event waits */
+	bool watched;			/* the worker looks at slot 0; no event waits */
 };
 
 struct file *vph_session_create(struct vph_channel *ch, u32 *flags, u32 *mig_state);
@@ -516,10 +516,9 @@ int vph_session_iova_rw(struct vph_session *session, const struct vfio_pci_hooks
 /* --------------------------------------------------------------- watch.c */
 
 void vph_watch_begin_locked(struct vph_session *session);
-void vph_watch_end_locked(struct vph_session *session);
+int vph_watch_end_locked(struct vph_session *session);
 void vph_watch_drop_locked(struct vph_session *session);
 bool vph_watch_give_locked(struct vph_channel *ch, struct vph_request *request);
-int vph_watch_take_locked(struct vph_session *session);
 bool vph_watch_tell_locked(struct vph_session *session, int *slot);
 bool vph_watch_await(struct vph_session *session, const struct vph_request *request);
 

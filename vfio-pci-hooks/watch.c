@@ -23,6 +23,11 @@ static u32 *vph_watch_word(struct vph_session *session)
 	return &session->slots[0].watch;
 }
 
+static bool vph_watch_is_busy(u32 word)
+{
+	return word == VFIO_PCI_HOOKS_WATCH_REQUEST || word == VFIO_PCI_HOOKS_WATCH_TAKEN;
+}
+
 /* There is nothing that NEXT could tell. */
 void vph_watch_begin_locked(struct vph_session *session)
 {
@@ -31,21 +36,40 @@ void vph_watch_begin_locked(struct vph_session *session)
 	smp_store_release(vph_watch_word(session), VFIO_PCI_HOOKS_WATCH_IDLE);
 }
 
-/*
- * Something else came up, and NEXT tells it. An answer that stands there stays: the
- * thread that waits for it takes it, or NEXT does.
- */
-void vph_watch_end_locked(struct vph_session *session)
+/* An answer that stands in slot 0; where it is wrong, the request is told again. */
+static int vph_watch_answer_locked(struct vph_session *session)
 {
-	u32 *word = vph_watch_word(session);
+	struct vph_slot *slot = &session->slot[0];
+	int ret;
+
+	slot->untold = false;
+	ret = vph_request_answer_locked(session, 0);
+	if (ret)
+		slot->untold = slot->request;
+	return ret;
+}
+
+/*
+ * The worker has to call NEXT. An answer that stands there is taken now, a request that
+ * the worker has taken is answered by NEXT, and one that it has not is told by it.
+ */
+int vph_watch_end_locked(struct vph_session *session)
+{
+	struct vph_slot *slot = &session->slot[0];
+	u32 seen;
 
 	lockdep_assert_held(&session->channel->lock);
-	if (!session->watched)
-		return;
+	if (!session->watched && !slot->untold)
+		return 0;
 	session->watched = false;
-	if (cmpxchg(word, VFIO_PCI_HOOKS_WATCH_IDLE, VFIO_PCI_HOOKS_WATCH_CALL) !=
-	    VFIO_PCI_HOOKS_WATCH_IDLE)
-		cmpxchg(word, VFIO_PCI_HOOKS_WATCH_REQUEST, VFIO_PCI_HOOKS_WATCH_CALL);
+	seen = xchg(vph_watch_word(session), VFIO_PCI_HOOKS_WATCH_CALL);
+	if (!slot->untold)
+		return 0;
+	if (seen == VFIO_PCI_HOOKS_WATCH_ANSWERED)
+		return vph_watch_answer_locked(session);
+	if (seen == VFIO_PCI_HOOKS_WATCH_TAKEN)
+		slot->untold = false;
+	return 0;
 }
 
 /* Nobody waits for the request in slot 0 any more, whatever the worker makes of it. */
@@ -73,50 +97,14 @@ bool vph_watch_give_locked(struct vph_channel *ch, struct vph_request *request)
 	return true;
 }
 
-/*
- * Takes the answer to a request that went by the word, if it is there. If not, it comes
- * by NEXT from here on, whether the worker has seen the request or not.
- */
-int vph_watch_take_locked(struct vph_session *session)
-{
-	struct vph_channel *ch = session->channel;
-	struct vph_slot *slot = &session->slot[0];
-	u32 *word = vph_watch_word(session);
-	bool watched = session->watched;
-	int ret;
-
-	lockdep_assert_held(&ch->lock);
-	if (!slot->untold)
-		return 0;
-	session->watched = false;
-	/* In one step with the worker's, which finds CALL or leaves its answer. */
-	if (cmpxchg(word, VFIO_PCI_HOOKS_WATCH_REQUEST, VFIO_PCI_HOOKS_WATCH_CALL) !=
-	    VFIO_PCI_HOOKS_WATCH_ANSWERED)
-		return 0;
-	/* The answer after the word that says it is there. */
-	smp_rmb();
-	slot->untold = false;
-	ret = vph_request_answer_locked(session, 0);
-	if (ret)
-		slot->untold = slot->request;
-	if (!ret && watched && !session->nr_events && list_empty(&ch->pending))
-		vph_watch_begin_locked(session);
-	else
-		smp_store_release(word, VFIO_PCI_HOOKS_WATCH_CALL);
-	return ret;
-}
-
-/* A request that the worker may not have seen: NEXT tells it, the first time. */
+/* A request that the worker has not taken: NEXT tells it, as if it came only now. */
 bool vph_watch_tell_locked(struct vph_session *session, int *slot)
 {
-	struct vph_channel *ch = session->channel;
-
-	lockdep_assert_held(&ch->lock);
+	lockdep_assert_held(&session->channel->lock);
 	if (!session->slot[0].untold)
 		return false;
 	session->slot[0].untold = false;
-	/* As of one that NEXT gives: the worker knows of every reset up to here. */
-	session->slot[0].request->epoch = ch->epoch;
+	vph_request_put_locked(session, 0, session->slot[0].request);
 	*slot = 0;
 	return true;
 }
@@ -127,11 +115,12 @@ bool vph_watch_tell_locked(struct vph_session *session, int *slot)
  */
 bool vph_watch_await(struct vph_session *session, const struct vph_request *request)
 {
-	const u32 *word = vph_watch_word(session);
+	struct vph_slot *slot = &session->slot[0];
+	u32 *word = vph_watch_word(session);
 	u64 since = local_clock();
 	unsigned int looks;
 
-	for (looks = 1; READ_ONCE(*word) == VFIO_PCI_HOOKS_WATCH_REQUEST; looks++) {
+	for (looks = 1; vph_watch_is_busy(READ_ONCE(*word)); looks++) {
 		cpu_relax();
 		if (looks % VPH_LOOKS_PER_TIME)
 			continue;
@@ -141,7 +130,13 @@ bool vph_watch_await(struct vph_session *session, const struct vph_request *requ
 	}
 
 	guard(mutex)(&session->channel->lock);
-	if (session->slot[0].request == request)
-		vph_watch_take_locked(session);
+	if (slot->request == request && slot->untold) {
+		/* The next one may come by the word, too, unless NEXT has something to tell. */
+		if (smp_load_acquire(word) == VFIO_PCI_HOOKS_WATCH_ANSWERED &&
+		    !vph_watch_answer_locked(session) && session->watched)
+			vph_watch_begin_locked(session);
+		else
+			vph_watch_end_locked(session);
+	}
 	return request->state == VPH_REQUEST_DONE;
 }

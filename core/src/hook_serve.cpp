@@ -205,10 +205,11 @@ RequestServer::Watched RequestServer::watch(vfio_pci_hooks_slot& slot,
   std::optional<Clock::time_point> since;
   for (uint32_t looks = 1;; ++looks) {
     uint32_t seen = word.load(std::memory_order_acquire);
-    if (seen == VFIO_PCI_HOOKS_WATCH_REQUEST) {
+    if (seen == VFIO_PCI_HOOKS_WATCH_REQUEST && word.compare_exchange_strong(seen, VFIO_PCI_HOOKS_WATCH_TAKEN)) {
       answer(slot);
-      return word.compare_exchange_strong(seen, VFIO_PCI_HOOKS_WATCH_ANSWERED) ? Watched::answered
-                                                                               : Watched::hand_over;
+      uint32_t taken = VFIO_PCI_HOOKS_WATCH_TAKEN;
+      return word.compare_exchange_strong(taken, VFIO_PCI_HOOKS_WATCH_ANSWERED) ? Watched::answered
+                                                                                : Watched::hand_over;
     }
     if (seen != VFIO_PCI_HOOKS_WATCH_IDLE && seen != VFIO_PCI_HOOKS_WATCH_ANSWERED) return Watched::call;
     relax();

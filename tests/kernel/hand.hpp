@@ -100,10 +100,10 @@ class Hand {
     }
     return error == 0;
   }
-  /// What poll says, without waiting: NEXT would tell something.
-  bool is_ready() const {
-    pollfd one{session_.get(), POLLIN, 0};
-    return ::poll(&one, 1, 0) == 1;
+  /// What poll() says within this time: NEXT would tell something.
+  bool is_ready(std::chrono::milliseconds limit = {}) const {
+    pollfd ready{session_.get(), POLLIN, 0};
+    return ::poll(&ready, 1, static_cast<int>(limit.count())) == 1 && (ready.revents & POLLIN);
   }
   int rw(unsigned long which, uint32_t flags, uint32_t region, uint64_t offset, void* data, uint32_t length) const {
     vfio_pci_hooks_rw rw{};

@@ -11,6 +11,7 @@
 #include <atomic>
 #include <cerrno>
 #include <cstring>
+#include <initializer_list>
 #include <iostream>
 #include <random>
 #include <thread>
@@ -52,16 +53,18 @@ class Watcher : public Hand {
   bool sees(uint32_t what, std::chrono::milliseconds limit = 5000ms) const {
     return sysfs::wait_until([&] { return seen() == what; }, limit);
   }
-  bool sees_request() const {
+  /// Waits for a request and takes it; false: NEXT tells it, or something else.
+  bool takes() const {
     const auto end = std::chrono::steady_clock::now() + 5s;
     while (seen() == VFIO_PCI_HOOKS_WATCH_IDLE || seen() == VFIO_PCI_HOOKS_WATCH_ANSWERED)
       if (std::chrono::steady_clock::now() > end) return false;
-    return seen() == VFIO_PCI_HOOKS_WATCH_REQUEST;
+    uint32_t request = VFIO_PCI_HOOKS_WATCH_REQUEST;
+    return word().compare_exchange_strong(request, VFIO_PCI_HOOKS_WATCH_TAKEN);
   }
   /// The answer that fill() has written; false: it goes by NEXT.
   bool answered() const {
-    uint32_t before = VFIO_PCI_HOOKS_WATCH_REQUEST;
-    return word().compare_exchange_strong(before, VFIO_PCI_HOOKS_WATCH_ANSWERED);
+    uint32_t taken = VFIO_PCI_HOOKS_WATCH_TAKEN;
+    return word().compare_exchange_strong(taken, VFIO_PCI_HOOKS_WATCH_ANSWERED);
   }
   void fill_value(uint32_t value, int32_t at = 0) const {
     fill(at, slot(at).length);
@@ -74,23 +77,14 @@ class Watcher : public Hand {
   std::atomic_ref<uint32_t> word() const { return std::atomic_ref<uint32_t>(slot(0).watch); }
 };
 
-/// The calling thread stays on one processor. Two that stay awake for each other gain by it only on two of them.
-class OnProcessor {
- public:
-  explicit OnProcessor(int number) {
-    cpu_set_t one;
-    CPU_ZERO(&one);
-    CPU_SET(number, &one);
-    EXPECT_EQ(::sched_getaffinity(0, sizeof before_, &before_), 0);
-    EXPECT_EQ(::sched_setaffinity(0, sizeof one, &one), 0);
-  }
-  ~OnProcessor() { EXPECT_EQ(::sched_setaffinity(0, sizeof before_, &before_), 0); }
-  OnProcessor(const OnProcessor&) = delete;
-  OnProcessor& operator=(const OnProcessor&) = delete;
-
- private:
-  cpu_set_t before_;
-};
+// A thread of the VMM stays awake only where nothing else wants its CPU.
+void run_on(std::initializer_list<int> cpus) {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  for (const int cpu : cpus) CPU_SET(cpu, &set);
+  ASSERT_EQ(::sched_setaffinity(0, sizeof set, &set), 0);
+}
+constexpr int kWorkerCpu = 0, kVmmCpu = 1;
 
 class WatchTest : public HooksTest {
  protected:
@@ -106,13 +100,32 @@ class WatchTest : public HooksTest {
   void TearDown() override {
     guest_.reset();
     worker_.reset();
+    run_on({kWorkerCpu, kVmmCpu});
     HooksTest::TearDown();
   }
   /// What a thread of the VMM reads of the trapped register.
   std::thread vcpu(uint32_t& value, int& error) const {
-    return std::thread([this, &value, &error] { error = guest_->read32(kTrapped, value); });
+    return std::thread([this, &value, &error] {
+      run_on({kVmmCpu});
+      error = guest_->read32(kTrapped, value);
+    });
   }
   vfio_pci_hooks_status status() const { return control_.status(vf_); }
+  /// Has a thread of `read` ask until a request was taken in time: a busy host may keep the worker from its CPU, and then NEXT
+  /// tells it.
+  template <typename Read>
+  auto taken(const Read& read) {
+    run_on({kWorkerCpu});
+    const auto end = std::chrono::steady_clock::now() + 30s;
+    while (std::chrono::steady_clock::now() < end) {
+      worker_->begin_to_watch();
+      auto vmm = read();
+      if (worker_->takes()) return vmm;
+      EXPECT_EQ(worker_->answer(worker_->request(VFIO_PCI_HOOKS_REQ_READ), 0), 0);
+      vmm.join();
+    }
+    throw std::runtime_error("the worker never was in time");
+  }
 
   std::optional<Watcher> worker_;
   std::unique_ptr<Guest> guest_;
@@ -122,9 +135,9 @@ class WatchTest : public HooksTest {
 TEST_F(WatchTest, CH2_AccessesAreAnsweredByTheWord) {
   start();
   constexpr uint32_t kTimes = 200;
-  const OnProcessor first(0);
+  run_on({kWorkerCpu});
   std::thread vmm([&] {
-    const OnProcessor second(1);
+    run_on({kVmmCpu});
     for (uint32_t i = 0; i < kTimes; ++i) {
       uint32_t value = 0;
       EXPECT_EQ(guest_->write32(kTrapped, i), 0);
@@ -146,7 +159,7 @@ TEST_F(WatchTest, CH2_AccessesAreAnsweredByTheWord) {
     ASSERT_EQ(worker_->watch(got, std::exchange(answered, VFIO_PCI_HOOKS_NO_SLOT)), 0);
     if (got.what == VFIO_PCI_HOOKS_NEXT_REQUEST) carry_out(answered = got.slot);
     if (got.what != VFIO_PCI_HOOKS_NEXT_WATCHING) continue;
-    while (done < 2 * kTimes && worker_->sees_request()) {
+    while (done < 2 * kTimes && worker_->takes()) {
       carry_out(0);
       if (!worker_->answered()) {
         answered = 0;
@@ -159,7 +172,7 @@ TEST_F(WatchTest, CH2_AccessesAreAnsweredByTheWord) {
     EXPECT_EQ(worker_->hand_over(answered), 0);
   }
   vmm.join();
-  EXPECT_GT(by_word, kTimes / 10);
+  EXPECT_GT(by_word, 0U);
   EXPECT_EQ(status().accesses, 2 * kTimes);
   EXPECT_EQ(status().missed, 0U);
 }
@@ -242,11 +255,12 @@ TEST_F(WatchTest, RL5_ASlotThatIsFreeAgainEndsTheWatch) {
 
 TEST_F(WatchTest, RL5_AnAnswerAfterTheThreadWentToSleepGoesByNext) {
   start();
-  worker_->begin_to_watch();
   uint32_t value = 0;
   int error = -1;
-  std::thread vmm = vcpu(value, error);
+  std::thread vmm = taken([&] { return vcpu(value, error); });
   ASSERT_TRUE(worker_->sees(VFIO_PCI_HOOKS_WATCH_CALL));
+  vfio_pci_hooks_next got{};
+  EXPECT_EQ(worker_->next(got, 50), ETIME) << "what was taken is not told";
   worker_->fill_value(0x1234);
   EXPECT_FALSE(worker_->answered());
   EXPECT_EQ(worker_->hand_over(0), 0);
@@ -300,11 +314,9 @@ TEST_F(WatchTest, RL2_ARequestThatIsToldAfterAResetIsNoMissedAccess) {
 // And one that it has begun with may have had its effect on the device after the reset.
 TEST_F(WatchTest, RL2_AnAnswerOverAResetDoesNotCountAsSeen) {
   start();
-  worker_->begin_to_watch();
   uint32_t value = 0;
   int error = -1;
-  std::thread vmm = vcpu(value, error);
-  ASSERT_TRUE(worker_->sees_request() || worker_->seen() == VFIO_PCI_HOOKS_WATCH_CALL);
+  std::thread vmm = taken([&] { return vcpu(value, error); });
   ASSERT_TRUE(guest_->device.reset());
   ASSERT_TRUE(guest_->device.enable_memory_and_dma());
   worker_->fill_value(1);
@@ -314,24 +326,22 @@ TEST_F(WatchTest, RL2_AnAnswerOverAResetDoesNotCountAsSeen) {
   EXPECT_NE(status().flags & VFIO_PCI_HOOKS_STATUS_INCOMPLETE, 0U);
 }
 
-TEST_F(WatchTest, RL5_AWrongAnswerIsNone) {
+TEST_F(WatchTest, RL5_AWrongAnswerIsNoneAndTheRequestIsToldAsItWas) {
   start();
   for (const int32_t wrong : {-VFIO_PCI_HOOKS_SLOTS * 100, 5}) {
     SCOPED_TRACE(wrong);
-    worker_->begin_to_watch();
     uint32_t value = 0;
     int error = -1;
-    std::thread vmm = vcpu(value, error);
-    const bool request = worker_->sees_request();
+    std::thread vmm = taken([&] { return vcpu(value, error); });
     worker_->fill(0, sizeof value, wrong);
-    if (request && worker_->answered()) {
-      // Whoever takes it says so: the thread by CALL, NEXT by an errno.
+    worker_->slot(0).offset = 0;
+    if (worker_->answered()) {
       ASSERT_TRUE(worker_->sees(VFIO_PCI_HOOKS_WATCH_CALL));
+      EXPECT_EQ(worker_->request(VFIO_PCI_HOOKS_REQ_READ), 0);
+      EXPECT_EQ(worker_->slot(0).offset, kTrapped);
     } else {
-      EXPECT_EQ(worker_->hand_over(0), EINVAL);
+      EXPECT_EQ(worker_->hand_over(0), EINVAL) << "it went by NEXT, and can be put right";
     }
-    EXPECT_EQ(error, -1) << "still asked";
-    EXPECT_EQ(worker_->request(VFIO_PCI_HOOKS_REQ_READ), 0);
     worker_->fill_value(0x77);
     EXPECT_EQ(worker_->hand_over(0), 0);
     vmm.join();
@@ -355,11 +365,9 @@ TEST_F(WatchTest, RL5_ASilentWatcherIsRevokedAndItsWordReadsAsCall) {
 // What it had is the next one's, and the guest waits no longer than for any other.
 TEST_F(WatchTest, RL5_TheSuccessorGetsWhatTheWatcherHad) {
   start();
-  worker_->begin_to_watch();
   uint32_t value = 0;
   int error = -1;
-  std::thread vmm = vcpu(value, error);
-  ASSERT_TRUE(worker_->sees(VFIO_PCI_HOOKS_WATCH_CALL) || worker_->sees_request());
+  std::thread vmm = taken([&] { return vcpu(value, error); });
   worker_->end();
   worker_->begin();
   EXPECT_EQ(worker_->request(VFIO_PCI_HOOKS_REQ_READ), 0);
@@ -380,20 +388,36 @@ TEST_F(WatchTest, RL1_TheCloseOfTheDeviceEndsTheWatch) {
 // A thread of the VMM that is killed takes its request along; the session goes on.
 TEST_F(WatchTest, RL5_ARequestOfAKilledThreadIsForgotten) {
   start();
-  worker_->begin_to_watch();
-  const pid_t vmm = ::fork();
-  if (vmm == 0) {
-    uint32_t value = 0;
-    (void)guest_->read32(kTrapped, value);
-    ::_exit(0);
+  struct Process {
+    pid_t pid;
+    void join() const {
+      int status = 0;
+      EXPECT_EQ(::waitpid(pid, &status, 0), pid);
+    }
+  };
+  const auto process = [&] {
+    const pid_t pid = ::fork();
+    if (pid == 0) {
+      run_on({kVmmCpu});
+      uint32_t value = 0;
+      (void)guest_->read32(kTrapped, value);
+      ::_exit(0);
+    }
+    return Process{pid};
+  };
+  for (const bool seen : {true, false}) {
+    SCOPED_TRACE(seen);
+    if (!seen) worker_->begin_to_watch();
+    const Process vmm = seen ? taken(process) : process();
+    ASSERT_TRUE(worker_->sees(VFIO_PCI_HOOKS_WATCH_CALL));
+    ::kill(vmm.pid, SIGKILL);
+    vmm.join();
+    vfio_pci_hooks_next got{};
+    EXPECT_EQ(worker_->next(got, 50), ETIME) << "nobody waits for it";
+    worker_->fill_value(1);
+    EXPECT_FALSE(worker_->answered());
+    EXPECT_EQ(worker_->hand_over(0), EINVAL);
   }
-  ASSERT_TRUE(worker_->sees(VFIO_PCI_HOOKS_WATCH_CALL));
-  ::kill(vmm, SIGKILL);
-  int status = 0;
-  ASSERT_EQ(::waitpid(vmm, &status, 0), vmm);
-  worker_->fill_value(1);
-  EXPECT_FALSE(worker_->answered());
-  EXPECT_EQ(worker_->hand_over(0), EINVAL) << "nobody waits for it";
   worker_->begin_to_watch();
   uint32_t value = 0;
   int error = -1;
@@ -422,6 +446,26 @@ TEST_F(WatchTest, RL1_ANextThatWaitsEndsTheWatch) {
   EXPECT_EQ(worker_->answer(0, VFIO_PCI_HOOKS_PASS), 0);
   vmm.join();
   EXPECT_EQ(error, 0);
+}
+
+// A worker that looked, and then waits together with its other descriptors.
+TEST_F(WatchTest, RL1_APollEndsTheWatchAndHearsOfTheNextRequest) {
+  start();
+  worker_->begin_to_watch();
+  EXPECT_FALSE(worker_->is_ready());
+  EXPECT_EQ(worker_->seen(), uint32_t{VFIO_PCI_HOOKS_WATCH_CALL});
+  uint32_t value = 0;
+  int error = -1;
+  std::thread vmm = vcpu(value, error);
+  EXPECT_TRUE(worker_->is_ready(5000ms));
+  EXPECT_EQ(worker_->answer(worker_->request(VFIO_PCI_HOOKS_REQ_READ), 0), 0);
+  vmm.join();
+  worker_->begin_to_watch();
+  vmm = vcpu(value, error);
+  ASSERT_TRUE(worker_->sees(VFIO_PCI_HOOKS_WATCH_CALL));
+  EXPECT_TRUE(worker_->is_ready()) << "what was not taken is there for NEXT";
+  EXPECT_EQ(worker_->answer(worker_->request(VFIO_PCI_HOOKS_REQ_READ), 0), 0);
+  vmm.join();
 }
 
 TEST_F(WatchTest, CH1_AStreamComesByNext) {
@@ -457,7 +501,7 @@ TEST_F(WatchTest, RL4_UnknownFlagsAreRefused) {
 // VMM sees what it alone was given. The worker is late at random, asks in the middle, and writes what it likes into its word.
 TEST_F(WatchTest, RL2_EachAccessIsCarriedOutOnce) {
   start();
-  constexpr uint32_t kTimes = 4000;
+  constexpr uint32_t kTimes = 2000;
   std::atomic<bool> over = false;
   uint32_t carried_out = 0, by_word = 0, late = 0;
   std::thread worker([&] {
@@ -478,6 +522,7 @@ TEST_F(WatchTest, RL2_EachAccessIsCarriedOutOnce) {
         if (seen == VFIO_PCI_HOOKS_WATCH_CALL) break;
         if (seen != VFIO_PCI_HOOKS_WATCH_REQUEST) continue;
         if (random() % 16 == 0) break;  // not looked at: NEXT tells it
+        if (!worker_->takes()) break;
         worker_->fill_value(++carried_out);
         for (uint32_t wait = random() % 4 ? 0 : random() % 20000; wait > 0; --wait) (void)worker_->seen();
         if (!worker_->answered()) {
@@ -519,7 +564,8 @@ TEST_F(WatchTest, RL2_EachAccessIsCarriedOutOnce) {
             << " told and answered by NEXT\n";
 }
 
-// Whatever stands in the word, each access is answered when its worker calls NEXT.
+// Whatever stands in the word, each access is answered when its worker calls NEXT: what it never took is told, and what the word
+// says it took, it has to answer.
 TEST_F(WatchTest, RL1_AWordThatIsScribbledOverHarmsNobodyElse) {
   start();
   std::atomic<bool> over = false;
@@ -532,11 +578,13 @@ TEST_F(WatchTest, RL1_AWordThatIsScribbledOverHarmsNobodyElse) {
         worker_->fill(answered = got.slot, worker_->slot(got.slot).length);
         continue;
       }
+      if (error != 0 || got.what != VFIO_PCI_HOOKS_NEXT_WATCHING) continue;
       for (uint32_t i = 0, times = random() % 200; i < times; ++i) {
-        worker_->scribble(random() % 5);
+        worker_->scribble(random() % 6);
         if (random() % 4 == 0) worker_->fill(0, sizeof(uint32_t));
         if (random() % 64 == 0) std::this_thread::sleep_for(1ms);
       }
+      worker_->fill(answered = 0, sizeof(uint32_t));
     }
   });
   const auto until = std::chrono::steady_clock::now() + 3s;

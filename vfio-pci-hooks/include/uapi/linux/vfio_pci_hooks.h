@@ -366,22 +366,25 @@ struct vfio_pci_hooks_slot {
 #define VFIO_PCI_HOOKS_NEXT_WATCHING	3
 /*
  * FEATURE_WATCH: a worker may stay awake. NEXT with NEXT_WATCH does not wait: where nothing came up it says NEXT_WATCHING,
- * and from then on, until the next NEXT of whatever thread, accesses and calls of the VMM come by the word `watch` of slot 0:
+ * and from then on, until the next NEXT or poll() of whatever thread, accesses and calls of the VMM come by the word `watch`
+ * of slot 0:
  *
  *   IDLE      nothing yet
- *   REQUEST   a request is in slot 0. The worker fills in its answer, and says ANSWERED by a compare-and-exchange. Where that
- *             finds CALL, it hands the answer over by NEXT, as ever
+ *   REQUEST   a request is in slot 0. The worker says TAKEN before it looks at it
+ *   TAKEN     the worker says ANSWERED when its answer is in the slot
  *   ANSWERED  the kernel takes it, and says IDLE for the next one, or CALL
- *   CALL      call NEXT. Also what memory that was taken away may read as
+ *   CALL      call NEXT: it tells what there is, also a REQUEST that was not TAKEN. Also what memory that is gone may read as
  *
- * The worker reads the word with acquire and writes it with release semantics, and may call NEXT whenever it no longer wants
- * to watch: then nothing is lost, an answer that still waits is taken (EINVAL where it is wrong).
+ * The worker reads the word with acquire semantics and changes it by compare-and-exchange with release semantics. Where that
+ * finds CALL in place of TAKEN, the answer is handed over by NEXT, as ever. It may call NEXT whenever it no longer wants to
+ * watch: an answer that stands there is taken (EINVAL where it is wrong; the request is then told again).
  */
 #define VFIO_PCI_HOOKS_NEXT_WATCH	(1U << 0)
 #define VFIO_PCI_HOOKS_WATCH_CALL	0
 #define VFIO_PCI_HOOKS_WATCH_IDLE	1
 #define VFIO_PCI_HOOKS_WATCH_REQUEST	2
-#define VFIO_PCI_HOOKS_WATCH_ANSWERED	3
+#define VFIO_PCI_HOOKS_WATCH_TAKEN	3
+#define VFIO_PCI_HOOKS_WATCH_ANSWERED	4
 struct vfio_pci_hooks_next {
 	__u32 argsz;
 	__u32 flags;			/* NEXT_WATCH */
