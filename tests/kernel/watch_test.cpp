@@ -14,6 +14,8 @@
 #include <initializer_list>
 #include <iostream>
 #include <random>
+#include <semaphore>
+#include <stdexcept>
 #include <thread>
 #include <vector>
 
@@ -53,11 +55,17 @@ class Watcher : public Hand {
   bool sees(uint32_t what, std::chrono::milliseconds limit = 5000ms) const {
     return sysfs::wait_until([&] { return seen() == what; }, limit);
   }
+  bool sees_request() const {
+    constexpr uint32_t kLooksPerTime = 4096;  // what time it is may cost more than the kernel waits for an answer
+    const auto end = std::chrono::steady_clock::now() + 5s;
+    uint32_t now = seen();
+    for (uint32_t looks = 1; now == VFIO_PCI_HOOKS_WATCH_IDLE || now == VFIO_PCI_HOOKS_WATCH_ANSWERED; now = seen())
+      if (looks++ % kLooksPerTime == 0 && std::chrono::steady_clock::now() > end) return false;
+    return now == VFIO_PCI_HOOKS_WATCH_REQUEST;
+  }
   /// Waits for a request and takes it; false: NEXT tells it, or something else.
   bool takes() const {
-    const auto end = std::chrono::steady_clock::now() + 5s;
-    while (seen() == VFIO_PCI_HOOKS_WATCH_IDLE || seen() == VFIO_PCI_HOOKS_WATCH_ANSWERED)
-      if (std::chrono::steady_clock::now() > end) return false;
+    if (!sees_request()) return false;
     uint32_t request = VFIO_PCI_HOOKS_WATCH_REQUEST;
     return word().compare_exchange_strong(request, VFIO_PCI_HOOKS_WATCH_TAKEN);
   }
@@ -85,6 +93,47 @@ void run_on(std::initializer_list<int> cpus) {
   ASSERT_EQ(::sched_setaffinity(0, sizeof set, &set), 0);
 }
 constexpr int kWorkerCpu = 0, kVmmCpu = 1;
+
+/// Takes the CPU of the VMM's threads from them, in the middle of a system call, too.
+class Intruder {
+ public:
+  Intruder() : thread_([this] { run(); }) {}
+  ~Intruder() {
+    keeps_ = false;
+    over_ = true;
+    go_.release();
+    thread_.join();
+  }
+  /// Returns when it has the CPU, and keeps it until give_back(), or for most of a second: then the kernel lets others run.
+  void take() {
+    keeps_ = true;
+    go_.release();
+    while (!has_) {
+    }
+  }
+  void give_back() {
+    keeps_ = false;
+    while (has_) {
+    }
+  }
+
+ private:
+  void run() {
+    run_on({kVmmCpu});
+    const sched_param priority{.sched_priority = 1};
+    EXPECT_EQ(::sched_setscheduler(0, SCHED_FIFO, &priority), 0);
+    for (go_.acquire(); !over_; go_.acquire()) {
+      has_ = true;
+      while (keeps_) {
+      }
+      has_ = false;
+    }
+  }
+
+  std::binary_semaphore go_{0};
+  std::atomic<bool> keeps_{false}, has_{false}, over_{false};
+  std::thread thread_;
+};
 
 class WatchTest : public HooksTest {
  protected:
@@ -126,6 +175,43 @@ class WatchTest : public HooksTest {
     }
     throw std::runtime_error("the worker never was in time");
   }
+
+  /// A request that stands in the word, while its thread of the VMM, which looks at the word, is kept from going on.
+  struct Held {
+    Intruder intruder;
+    uint32_t value = 0;
+    int error = -1;
+    uint32_t late = 0;  ///< requests of before, whose thread could not be caught
+    std::thread vmm;
+    void let_go() {
+      intruder.give_back();
+      vmm.join();
+      EXPECT_EQ(error, 0);
+    }
+  };
+  void hold(Held& held) {
+    run_on({kWorkerCpu});
+    const auto end = std::chrono::steady_clock::now() + 30s;
+    for (; std::chrono::steady_clock::now() < end; ++held.late) {
+      worker_->begin_to_watch();
+      held.vmm = vcpu(held.value, held.error);
+      if (worker_->sees_request()) {
+        held.intruder.take();
+        if (worker_->seen() == VFIO_PCI_HOOKS_WATCH_REQUEST) return;
+        held.intruder.give_back();
+      }
+      EXPECT_EQ(worker_->answer(worker_->request(VFIO_PCI_HOOKS_REQ_READ), 0), 0);
+      held.vmm.join();
+    }
+    throw std::runtime_error("the thread of the VMM never was there in time");
+  }
+  void hold_answer(Held& held, uint32_t value) {
+    hold(held);
+    EXPECT_TRUE(worker_->takes());
+    worker_->fill_value(value);
+    EXPECT_TRUE(worker_->answered());
+  }
+  bool is_incomplete() const { return (status().flags & VFIO_PCI_HOOKS_STATUS_INCOMPLETE) != 0; }
 
   std::optional<Watcher> worker_;
   std::unique_ptr<Guest> guest_;
@@ -375,6 +461,127 @@ TEST_F(WatchTest, RL5_TheSuccessorGetsWhatTheWatcherHad) {
   EXPECT_EQ(worker_->hand_over(0), 0);
   vmm.join();
   EXPECT_EQ(value, 0x99U);
+}
+
+TEST_F(WatchTest, RL2_NextTakesAnAnswerThatStandsInTheWord) {
+  start();
+  Held held;
+  hold_answer(held, 0x1111);
+  worker_->begin_to_watch();
+  EXPECT_EQ(status().accesses, 1 + held.late);
+  held.let_go();
+  EXPECT_EQ(held.value, 0x1111U);
+}
+
+TEST_F(WatchTest, RL5_NextRefusesAWrongAnswerThatStandsInTheWordAndTellsTheRequest) {
+  start();
+  Held held;
+  hold(held);
+  EXPECT_TRUE(worker_->takes());
+  worker_->fill(0, sizeof(uint32_t), 5);
+  EXPECT_TRUE(worker_->answered());
+  vfio_pci_hooks_next got{};
+  EXPECT_EQ(worker_->watch(got), EINVAL);
+  EXPECT_EQ(worker_->seen(), uint32_t{VFIO_PCI_HOOKS_WATCH_CALL});
+  EXPECT_EQ(worker_->request(VFIO_PCI_HOOKS_REQ_READ), 0);
+  worker_->fill_value(0x2222);
+  EXPECT_EQ(worker_->hand_over(0), 0);
+  held.let_go();
+  EXPECT_EQ(held.value, 0x2222U);
+}
+
+// By the word and by NEXT: one of them counts, and no other thread goes on watching an answer that was taken.
+TEST_F(WatchTest, RL5_AnAnswerThatStandsInTheWordMayBeHandedOverByNext) {
+  start();
+  Held held;
+  hold_answer(held, 0x3333);
+  EXPECT_EQ(worker_->hand_over(0), 0);
+  EXPECT_EQ(worker_->seen(), uint32_t{VFIO_PCI_HOOKS_WATCH_CALL});
+  EXPECT_EQ(worker_->hand_over(0), EINVAL);
+  held.let_go();
+  EXPECT_EQ(held.value, 0x3333U);
+}
+
+// A reset ends the watch. What was not taken is carried out after it, what was taken may have been before and after, and what was
+// answered was before.
+TEST_F(WatchTest, RL2_AResetWhileARequestStandsInTheWord) {
+  start();
+  Held held;
+  vfio_pci_hooks_next got{};
+  const auto reset = [&] {
+    ASSERT_TRUE(guest_->device.reset());
+    EXPECT_EQ(worker_->seen(), uint32_t{VFIO_PCI_HOOKS_WATCH_CALL});
+    ASSERT_TRUE(guest_->device.enable_memory_and_dma());
+    EXPECT_EQ(worker_->next(got, 1000), 0);
+    EXPECT_EQ(got.what, uint32_t{VFIO_PCI_HOOKS_NEXT_EVENT});
+  };
+  hold(held);
+  reset();
+  EXPECT_EQ(worker_->request(VFIO_PCI_HOOKS_REQ_READ), 0);
+  worker_->fill_value(0x4444);
+  EXPECT_EQ(worker_->hand_over(0), 0);
+  held.let_go();
+  EXPECT_EQ(held.value, 0x4444U);
+  EXPECT_FALSE(is_incomplete());
+
+  hold(held);
+  EXPECT_TRUE(worker_->takes());
+  reset();
+  EXPECT_FALSE(worker_->is_asked());
+  worker_->fill_value(0x5555);
+  EXPECT_EQ(worker_->hand_over(0), 0);
+  held.let_go();
+  EXPECT_EQ(held.value, 0x5555U);
+  EXPECT_TRUE(is_incomplete());
+
+  hold_answer(held, 0x6666);
+  reset();
+  EXPECT_FALSE(worker_->is_asked());
+  held.let_go();
+  EXPECT_EQ(held.value, 0x6666U);
+  EXPECT_FALSE(is_incomplete());
+}
+
+TEST_F(WatchTest, RL2_AnotherRequestTakesAnAnswerThatStandsInTheWord) {
+  start();
+  Held held;
+  hold_answer(held, 0x7777);
+  uint32_t value = 0;
+  int error = -1;
+  std::thread other([&] { error = guest_->read32(kTrapped, value); });
+  EXPECT_TRUE(worker_->sees(VFIO_PCI_HOOKS_WATCH_CALL));
+  EXPECT_EQ(status().accesses, 1 + held.late);
+  const int32_t at = worker_->request(VFIO_PCI_HOOKS_REQ_READ);
+  worker_->fill_value(0x8888, at);
+  EXPECT_EQ(worker_->hand_over(at), 0);
+  other.join();
+  EXPECT_EQ(error, 0);
+  EXPECT_EQ(value, 0x8888U);
+  held.let_go();
+  EXPECT_EQ(held.value, 0x7777U);
+}
+
+// Its memory stays until nobody looks at the word any more, and what it answered is not asked again.
+TEST_F(WatchTest, RL5_TheSessionMayEndWhileARequestStandsInItsWord) {
+  start();
+  for (const bool answered : {false, true}) {
+    SCOPED_TRACE(answered);
+    Held held;
+    if (answered)
+      hold_answer(held, 0x9999);
+    else
+      hold(held);
+    worker_->end();
+    worker_->begin();
+    if (!answered) {
+      EXPECT_EQ(worker_->request(VFIO_PCI_HOOKS_REQ_READ), 0);
+      worker_->fill_value(0x9999);
+      EXPECT_EQ(worker_->hand_over(0), 0);
+    }
+    EXPECT_FALSE(worker_->is_asked());
+    held.let_go();
+    EXPECT_EQ(held.value, 0x9999U);
+  }
 }
 
 TEST_F(WatchTest, RL1_TheCloseOfTheDeviceEndsTheWatch) {
