@@ -67,6 +67,7 @@ struct Board {
   std::array<std::array<Count, kMoves>, kTables> counts;
   // What shows that the fuzzer gets anywhere at all.
   std::atomic<uint64_t> sessions{0}, answers{0}, saved_bytes{0}, loads{0}, lost_pages{0}, queries{0};
+  std::atomic<uint64_t> word_answers{0};  ///< taken from a worker that watches
   std::atomic<uint64_t> long_saves{0}, long_loads{0};  ///< streams of several slices, to the end
   std::atomic<bool> violated{false};
 };
@@ -135,7 +136,8 @@ struct Move {
   int (*make)(Actor& actor, State& state);
 };
 
-/// Makes moves until `stop`, with a pause between them. Which table it is decides where they are counted.
+/// Makes moves until `stop`, with a pause between them. Which table it is decides where they are counted. A State with a `hush`
+/// has one thread make its move while the others rest.
 template <typename State, size_t N>
 void play(Actor& actor, State& state, const Move<State> (&moves)[N], size_t table,
           const std::atomic<bool>& stop, std::chrono::microseconds pause = {}) {
@@ -143,6 +145,8 @@ void play(Actor& actor, State& state, const Move<State> (&moves)[N], size_t tabl
   unsigned total = 0;
   for (const auto& move : moves) total += move.weight;
   while (!stop) {
+    if constexpr (requires { state.hush; })
+      while (state.hush && !stop) std::this_thread::sleep_for(std::chrono::milliseconds(1));
     uint64_t ticket = actor.random.below(total);
     size_t i = 0;
     while (ticket >= moves[i].weight) ticket -= moves[i++].weight;

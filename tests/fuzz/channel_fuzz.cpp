@@ -49,6 +49,7 @@ struct Reached {
 std::vector<Reached> reached(const Board& board) {
   return {{"sessions", board.sessions},
           {"answered requests", board.answers},
+          {"answers by the word", board.word_answers},
           {"bytes of saved state", board.saved_bytes},
           {"pieces of state loaded", board.loads},
           {"pages taken away", board.lost_pages},

@@ -34,6 +34,7 @@ struct Vmm {
   void* guest = nullptr;
   uint64_t express = 0;  ///< PCI Express capability in config space
   std::atomic<bool> stop{false};
+  std::atomic<bool> hush{false};
   std::atomic<bool> moves_slices{false};  ///< a thread is at it, and others let it, mostly
 };
 
@@ -400,7 +401,21 @@ int reopen(Actor& a, Vmm& v) {
   return open_device(v) ? 0 : EBUSY;
 }
 
+/// Only one that finds its processor free stays awake for the answer of a worker that watches.
+int access_in_a_row(Actor& a, Vmm& v) {
+  if (v.hush.exchange(true)) return EAGAIN;
+  const auto offset = static_cast<off_t>(at(0, a.random.one_in(4) ? 0x800 + 4 * a.random.below(18) : 0x808));
+  const uint64_t end = now_ms() + 1000;
+  uint32_t value = 0;
+  ssize_t got = sizeof value;
+  for (uint64_t left = 1 + a.random.below(32); left > 0 && got == sizeof value && now_ms() < end; --left)
+    got = a.random.one_in(2) ? pread(v.device, &value, sizeof value, offset) : pwrite(v.device, &value, sizeof value, offset);
+  v.hush = false;
+  return got < 0 ? errno : 0;
+}
+
 constexpr Move<Vmm> kMoves[] = {
+    {10, "vmm: accesses in a row", access_in_a_row},
     {60, "vmm: read of a region", read_region},
     {40, "vmm: write of a region", write_region},
     {6, "vmm: write of config space", write_config},

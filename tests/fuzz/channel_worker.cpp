@@ -6,8 +6,10 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include <linux/vfio.h>
@@ -30,9 +32,23 @@ struct Worker {
   std::atomic<int> channel{-1}, session{-1};
   std::array<std::atomic<int>, 4> old{-1, -1, -1, -1};
   std::atomic<uint8_t*> slots{nullptr}, shadow{nullptr}, stream{nullptr};
+  std::atomic<int> holders{0};         ///< threads that use these mappings, the one that serves aside
+  std::atomic<uint64_t> scribbles{0};  ///< words of the slots that were about to be changed for no reason
   std::atomic<bool> stop{false};
   uint32_t shadow_bytes = 4096;
-  uint64_t slices = 0;  ///< of the stream that follow the one that is asked for
+  std::atomic<uint64_t> slices{0};  ///< of the stream that follow the one that is asked for
+};
+
+/// As long as it lives, what is mapped of the session stays so.
+class Hold {
+ public:
+  explicit Hold(Worker& w) : w_(w) { ++w_.holders; }
+  ~Hold() { --w_.holders; }
+  Hold(const Hold&) = delete;
+  Hold& operator=(const Hold&) = delete;
+
+ private:
+  Worker& w_;
 };
 
 int any_session(Actor& a, Worker& w) {
@@ -131,12 +147,56 @@ void answer(Actor& a, Worker& w, vfio_pci_hooks_slot& slot) {
   }
 }
 
+/// Late, never, nonsense, or well mostly; whether there is something to hand over.
+bool deal_with(Actor& a, Worker& w, vfio_pci_hooks_slot& slot) {
+  if (a.random.one_in(200)) std::this_thread::sleep_for(milliseconds(a.random.below(400)));  // late
+  if (a.random.one_in(100)) return false;                                                    // never
+  if (a.random.one_in(2000)) raise(SIGKILL);
+  answer(a, w, slot);
+  if (a.random.one_in(12)) spoil(a, slot);
+  return true;
+}
+
+/// Stays awake for a short time. What NEXT is to hand over: slot 0, or NO_SLOT.
+int32_t watch(Actor& a, Worker& w, vfio_pci_hooks_slot& slot) {
+  constexpr uint32_t kLooksPerTime = 64;  // what time it is may cost more than the kernel waits for an answer
+  using Clock = std::chrono::steady_clock;
+  const std::atomic_ref<uint32_t> word(slot.watch);
+  const auto end = Clock::now() + std::chrono::microseconds(a.random.below(a.random.one_in(8) ? 20000 : 3000));
+  bool answered = false;
+  uint64_t scribbles = 0;
+  for (uint32_t looks = 1; looks % kLooksPerTime != 0 || (!w.stop && Clock::now() < end); ++looks) {
+    uint32_t seen = word.load(std::memory_order_acquire);
+    if (seen == VFIO_PCI_HOOKS_WATCH_ANSWERED || seen == VFIO_PCI_HOOKS_WATCH_TAKEN) continue;
+    // CALL says nothing about the answer, and what the scribbler wrote says nothing at all.
+    const bool goes_on = seen == VFIO_PCI_HOOKS_WATCH_IDLE || seen == VFIO_PCI_HOOKS_WATCH_REQUEST;
+    if (std::exchange(answered, false) && goes_on && scribbles == w.scribbles) ++a.board().word_answers;
+    if (!goes_on) return VFIO_PCI_HOOKS_NO_SLOT;
+    if (seen == VFIO_PCI_HOOKS_WATCH_IDLE) continue;
+    if (a.random.one_in(16)) return VFIO_PCI_HOOKS_NO_SLOT;  // NEXT tells it
+    uint32_t taken = VFIO_PCI_HOOKS_WATCH_TAKEN;
+    if (a.random.one_in(24))
+      taken = seen;  // forgotten
+    else if (!word.compare_exchange_strong(seen, taken))
+      continue;
+    if (!deal_with(a, w, slot)) return VFIO_PCI_HOOKS_NO_SLOT;
+    scribbles = w.scribbles;
+    if (!word.compare_exchange_strong(taken, VFIO_PCI_HOOKS_WATCH_ANSWERED)) return 0;
+    if (a.random.one_in(16)) return VFIO_PCI_HOOKS_NO_SLOT;  // NEXT at once
+    if (a.random.one_in(24)) return 0;                       // and by NEXT once more
+    answered = true;
+  }
+  return VFIO_PCI_HOOKS_NO_SLOT;
+}
+
 /// Until the session ends; false: nobody said so, its descriptor is another's or gone.
 bool serve(Actor& a, Worker& w) {
   vfio_pci_hooks_next next{};
+  bool watches = a.random.one_in(2);
   for (next.answered = VFIO_PCI_HOOKS_NO_SLOT; !w.stop;) {
+    if (a.random.one_in(8)) watches = !watches;
     next.argsz = sizeof next;
-    next.flags = 0;
+    next.flags = watches ? VFIO_PCI_HOOKS_NEXT_WATCH : 0;
     next.timeout_ms = 100;
     a.thread().since_ms = now_ms();
     const bool answered = next.answered != VFIO_PCI_HOOKS_NO_SLOT;
@@ -147,17 +207,20 @@ bool serve(Actor& a, Worker& w) {
     if (result == EBADF) return false;
     if (result == EINVAL)
       next.answered = VFIO_PCI_HOOKS_NO_SLOT;  // it was spoiled, cancelled, or another thread had it
+    if (watches && (result == ETIME || result == EINTR))
+      violation(a.board(), "NEXT waits although its caller would stay awake");
     if (result != 0) continue;
     next.answered = VFIO_PCI_HOOKS_NO_SLOT;
-    if (next.what != VFIO_PCI_HOOKS_NEXT_REQUEST) continue;
     auto* slots = reinterpret_cast<vfio_pci_hooks_slot*>(w.slots.load());
+    if (next.what == VFIO_PCI_HOOKS_NEXT_WATCHING) {
+      if (!watches) violation(a.board(), "NEXT lets somebody watch who did not ask for it");
+      if (slots == nullptr) return false;
+      next.answered = watch(a, w, slots[0]);
+      continue;
+    }
+    if (next.what != VFIO_PCI_HOOKS_NEXT_REQUEST) continue;
     if (slots == nullptr) return false;
-    if (a.random.one_in(200)) std::this_thread::sleep_for(milliseconds(a.random.below(400)));  // late
-    if (a.random.one_in(100)) continue;                                                        // never
-    if (a.random.one_in(2000)) raise(SIGKILL);
-    answer(a, w, slots[next.slot]);
-    if (a.random.one_in(12)) spoil(a, slots[next.slot]);
-    next.answered = next.slot;
+    if (deal_with(a, w, slots[next.slot])) next.answered = next.slot;
   }
   return false;
 }
@@ -206,7 +269,7 @@ void serve_forever(Actor a, Worker& w) {
     uint8_t* const slots = w.slots.exchange(nullptr);
     uint8_t* const stream = w.stream.exchange(nullptr);
     uint8_t* const shadow = w.shadow.exchange(nullptr);
-    std::this_thread::sleep_for(milliseconds(2));  // the scribbler has let go
+    while (w.holders != 0) std::this_thread::sleep_for(milliseconds(1));
     if (slots) munmap(slots, kSlotBytes);
     if (stream) munmap(stream, VFIO_PCI_HOOKS_STREAM_SIZE);
     if (shadow) munmap(shadow, w.shadow_bytes);
@@ -215,12 +278,19 @@ void serve_forever(Actor a, Worker& w) {
 
 // ---- moves
 
+/// Also with NEXT_WATCH, and then it watches.
 int next(Actor& a, Worker& w) {
   vfio_pci_hooks_next arg{};
   arg.argsz = sizeof arg;
+  arg.flags = a.random.one_in(2) ? VFIO_PCI_HOOKS_NEXT_WATCH : 0;
   arg.answered = static_cast<int32_t>(a.random.below(VFIO_PCI_HOOKS_SLOTS + 1)) - 1;
   arg.timeout_ms = static_cast<int32_t>(a.random.below(20));
-  return a.call(any_session(a, w), VFIO_PCI_HOOKS_NEXT, arg);
+  const int result = a.call(any_session(a, w), VFIO_PCI_HOOKS_NEXT, arg);
+  if (result != 0 || arg.what != VFIO_PCI_HOOKS_NEXT_WATCHING) return result;
+  // A second thread that watches; what it has to hand over goes with the next call, if at all.
+  const Hold hold(w);
+  if (auto* slots = reinterpret_cast<vfio_pci_hooks_slot*>(w.slots.load())) (void)watch(a, w, slots[0]);
+  return 0;
 }
 
 int wait_open(Actor& a, Worker& w) {
@@ -435,6 +505,24 @@ int plain_file(Actor& a, Worker& w) {
   }
 }
 
+/// Not always, or no request would ever be answered well.
+void scribble_shared(Actor& a, Worker& w) {
+  const Hold hold(w);
+  uint8_t* const shared[] = {w.slots, w.shadow, w.stream};
+  const size_t bytes[] = {kSlotBytes, w.shadow_bytes, VFIO_PCI_HOOKS_STREAM_SIZE};
+  const size_t which = a.random.below(3);
+  if (shared[which] && a.random.one_in(4)) {
+    w.scribbles += which == 0;
+    reinterpret_cast<volatile uint32_t*>(shared[which])[a.random.below(bytes[which] / 4)] =
+        static_cast<uint32_t>(a.random.odd());
+  }
+  if (shared[0] && a.random.one_in(16)) {
+    ++w.scribbles;
+    const uint64_t value = a.random.one_in(4) ? a.random.odd() : a.random.below(VFIO_PCI_HOOKS_WATCH_ANSWERED + 1);
+    std::atomic_ref<uint32_t>(reinterpret_cast<vfio_pci_hooks_slot*>(shared[0])->watch) = static_cast<uint32_t>(value);
+  }
+}
+
 constexpr Move<Worker> kMoves[] = {
     {12, "worker: NEXT", next},
     {1, "worker: WAIT_OPEN", wait_open},
@@ -479,13 +567,7 @@ void run_worker(const std::string& address, uint64_t seed, Board& board, size_t 
   Actor scribbler = actor(3);
   for (;;) {
     arena.scribble(scribbler.random);
-    uint8_t* const shared[] = {w.slots, w.shadow, w.stream};
-    const size_t bytes[] = {kSlotBytes, w.shadow_bytes, VFIO_PCI_HOOKS_STREAM_SIZE};
-    const size_t which = scribbler.random.below(3);
-    // Not always, or no request would ever be answered well.
-    if (shared[which] && scribbler.random.one_in(4))
-      reinterpret_cast<volatile uint32_t*>(shared[which])[scribbler.random.below(bytes[which] / 4)] =
-          static_cast<uint32_t>(scribbler.random.odd());
+    scribble_shared(scribbler, w);
     pthread_kill(threads[scribbler.random.below(threads.size())].native_handle(), kInterrupt);
     std::this_thread::sleep_for(std::chrono::microseconds(200 + scribbler.random.below(5000)));
   }
