@@ -3,10 +3,13 @@
 // The part of ./bench that needs no device: device-state stream against memcpy, chains against a plain call,
 // eventfd on this machine. Google Benchmark times it; repetitions are the rounds, in random order.
 #include <benchmark/benchmark.h>
+#include <fcntl.h>
+#include <unistd.h>
 
 #include <cstring>
 #include <exception>
 #include <map>
+#include <stdexcept>
 #include <string>
 #include <type_traits>
 #include <vector>
@@ -14,6 +17,7 @@
 #include <fmt/format.h>
 #include <CLI/CLI.hpp>
 #include <hookline/compatibility.hpp>
+#include <hookline/hook_channel.hpp>
 #include <hookline/open_device.hpp>
 #include <hookline/stream.hpp>
 
@@ -172,6 +176,15 @@ void ping_pong(State& state, int peer_cpu) {
   for (auto _ : state) state.SetIterationTime(ns_per_operation({}, [&] { peer.round_trip(); }) * 1e-9);
 }
 
+/// The least that anything costs which is reached by a system call.
+void read_nothing(State& state) {
+  const FileDescriptor zero(::open("/dev/zero", O_RDONLY | O_CLOEXEC));
+  uint32_t word = 0;
+  for (auto _ : state) {
+    if (::pread(zero.get(), &word, sizeof word, 0) != sizeof word) throw std::runtime_error("reading /dev/zero");
+  }
+}
+
 /// Who spins answers at once while both processes run, and after a time slice while the host lets one of them
 /// wait: so many samples that most of them are of the former kind.
 template <typename Peer>
@@ -279,6 +292,7 @@ constexpr Row kRows[] = {
     {"eventfd round trip, cross CPU", kSame, "pinned"},
     {"destination read and judged", kRead, "one CPU"},
     {"read through a watched slot", kSpin, "cross CPU"},
+    {"read() of 4 bytes of /dev/zero", kSpin, "one CPU"},
 };
 
 // A worker and a VMM, with each placement.
@@ -320,6 +334,7 @@ void register_all() {
   add(kRows[8].what, judge_destination);
   add(kRows[7].what, [](State& s) { ping_pong(s, kSecondCpu); })->UseManualTime()->Iterations(1);
   add(kSpin, [](State& s) { spin(s, &SpinPeer::round_trip); })->UseManualTime()->Iterations(1);
+  add(kRows[10].what, read_nothing);
   add(kRows[9].what, [](State& s) { spin(s, &SlotPeer::read); })->UseManualTime()->Iterations(1);
 }
 
