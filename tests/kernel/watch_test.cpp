@@ -377,6 +377,13 @@ TEST_F(WatchTest, RL2_AnEventEndsTheWatchAndIsToldBeforeTheNextRequest) {
   EXPECT_EQ(error, 0);
 }
 
+TEST_F(WatchTest, RL2_AChangeOfTheStateEndsTheWatch) {
+  start();
+  worker_->begin_to_watch();
+  ASSERT_TRUE(guest_->device.set_state(VFIO_DEVICE_STATE_STOP));
+  EXPECT_EQ(worker_->seen(), uint32_t{VFIO_PCI_HOOKS_WATCH_CALL});
+}
+
 // The request was given before the reset, and nobody has begun with it.
 TEST_F(WatchTest, RL2_ARequestThatIsToldAfterAResetIsNoMissedAccess) {
   start();
