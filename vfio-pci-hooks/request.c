@@ -25,8 +25,6 @@ static void vph_request_unlink(struct vph_channel *ch, struct vph_request *reque
 		list_del(&request->node);
 	if (request->state != VPH_REQUEST_GIVEN || !ch->session)
 		return;
-	if (ch->session->slot[0].request == request)
-		vph_watch_drop_locked(ch->session);
 	for (i = 0; i < VFIO_PCI_HOOKS_SLOTS; i++)
 		if (ch->session->slot[i].request == request)
 			ch->session->slot[i] = (struct vph_slot) {};

@@ -517,7 +517,6 @@ int vph_session_iova_rw(struct vph_session *session, const struct vfio_pci_hooks
 
 void vph_watch_begin_locked(struct vph_session *session);
 int vph_watch_end_locked(struct vph_session *session);
-void vph_watch_drop_locked(struct vph_session *session);
 bool vph_watch_give_locked(struct vph_channel *ch, struct vph_request *request);
 bool vph_watch_tell_locked(struct vph_session *session, int *slot);
 bool vph_watch_await(struct vph_session *session, const struct vph_request *request);

@@ -72,16 +72,6 @@ int vph_watch_end_locked(struct vph_session *session)
 	return 0;
 }
 
-/* Nobody waits for the request in slot 0 any more, whatever the worker makes of it. */
-void vph_watch_drop_locked(struct vph_session *session)
-{
-	lockdep_assert_held(&session->channel->lock);
-	if (!session->slot[0].untold)
-		return;
-	session->watched = false;
-	smp_store_release(vph_watch_word(session), VFIO_PCI_HOOKS_WATCH_CALL);
-}
-
 /* Whether the request went to a worker that watches. */
 bool vph_watch_give_locked(struct vph_channel *ch, struct vph_request *request)
 {
