@@ -329,8 +329,21 @@ struct Session::Mapping {
   Mapping(const Mapping&) = delete;
   Mapping& operator=(const Mapping&) = delete;
   std::span<std::byte> bytes;
-  std::optional<LostMemory> lost;  // not for BARs
+  std::optional<LostMemory> lost;
 };
+
+namespace {
+
+/// A session that is over maps nothing any more; nothing else says so without waiting.
+bool session_is_over(int fd) {
+  const size_t length = VFIO_PCI_HOOKS_SLOTS * sizeof(vfio_pci_hooks_slot);
+  void* at = page_of(fd, length, PROT_READ, VFIO_PCI_HOOKS_MMAP_SLOTS);
+  if (at == MAP_FAILED) return errno == ESHUTDOWN || errno == ECANCELED;
+  ::munmap(at, length);
+  return false;
+}
+
+}  // namespace
 
 Session::Session(FileDescriptor fd, bool again, uint32_t state, size_t shadow_size)
     : fd_(std::move(fd)), again_(again), initial_state_(state), shadow_size_(shadow_size) {}
@@ -425,6 +438,7 @@ Result<std::span<volatile std::byte>> Session::map_bar(uint32_t bar) {
       }
       bars_[bar].reset();
       bars_[bar] = std::make_unique<Mapping>(at, length);
+      bars_[bar]->lost.emplace(bars_[bar]->bytes, session_is_over, fd_.get());
     }
     if (!bars_[bar]) return failed(code, fmt::format("mapping BAR {}", bar), kSessionHints);
   }

@@ -46,6 +46,26 @@ TEST_F(LostMemoryTest, ReadsAsZeroAndTakesWritesOnceItIsLost) {
   EXPECT_EQ(last(), 9);
 }
 
+TEST_F(LostMemoryTest, WhatMayComeBackIsReplacedOnceItIsOver) {
+  const LostMemory memory(
+      pages(), [](int fd) { return ::lseek(fd, 0, SEEK_CUR) == 1; }, fd_);
+  ::lseek(fd_, 1, SEEK_SET);
+  lose();
+  EXPECT_EQ(first(), 0);
+}
+
+TEST_F(LostMemoryDeathTest, WhatMayComeBackIsNotReplacedBefore) {
+  EXPECT_EXIT(
+      {
+        ::signal(SIGBUS, SIG_DFL);
+        const LostMemory memory(
+            pages(), [](int fd) { return ::lseek(fd, 0, SEEK_CUR) == 1; }, fd_);
+        lose();
+        first() = 1;
+      },
+      ::testing::KilledBySignal(SIGBUS), "");
+}
+
 TEST_F(LostMemoryDeathTest, ElsewhereSigbusEndsTheProcess) {
   EXPECT_EXIT(
       {

@@ -95,8 +95,8 @@ class ParameterStore {
 
 /// One open of the device. Its registers are reached by calls, and by a mapping only where a plugin asks for
 /// one: a mapped BAR answers SIGBUS while the device is in reset, in low power or has memory decoding off, a
-/// call answers an errno. Slots, shadow and stream buffer may be taken back in the middle of a request; from
-/// then on they read as zero, and next() says why.
+/// call answers an errno. Slots, shadow, stream buffer and mapped BARs are taken back when the session ends,
+/// in the middle of a request, too; from then on they read as zero, and next() says why.
 class Session final : public DeviceAccess, public ParameterStore {
  public:
   ~Session() override;
