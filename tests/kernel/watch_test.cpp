@@ -211,6 +211,12 @@ class WatchTest : public HooksTest {
     worker_->fill_value(value);
     EXPECT_TRUE(worker_->answered());
   }
+  /// What NEXT tells is in slot 0.
+  void answer_by_next(uint32_t value) {
+    EXPECT_EQ(worker_->request(VFIO_PCI_HOOKS_REQ_READ), 0);
+    worker_->fill_value(value);
+    EXPECT_EQ(worker_->hand_over(0), 0);
+  }
   bool is_incomplete() const { return (status().flags & VFIO_PCI_HOOKS_STATUS_INCOMPLETE) != 0; }
 
   std::optional<Watcher> worker_;
@@ -397,11 +403,9 @@ TEST_F(WatchTest, RL2_ARequestThatIsToldAfterAResetIsNoMissedAccess) {
   vfio_pci_hooks_next got{};
   ASSERT_EQ(worker_->next(got, 1000), 0);
   EXPECT_EQ(got.what, uint32_t{VFIO_PCI_HOOKS_NEXT_EVENT}) << "events come first";
-  EXPECT_EQ(worker_->request(VFIO_PCI_HOOKS_REQ_READ), 0);
-  worker_->fill_value(1);
-  EXPECT_EQ(worker_->hand_over(0), 0);
+  answer_by_next(1);
   vmm.join();
-  EXPECT_EQ(status().flags & VFIO_PCI_HOOKS_STATUS_INCOMPLETE, 0U);
+  EXPECT_FALSE(is_incomplete());
 }
 
 // And one that it has begun with may have had its effect on the device after the reset.
@@ -416,7 +420,7 @@ TEST_F(WatchTest, RL2_AnAnswerOverAResetDoesNotCountAsSeen) {
   EXPECT_FALSE(worker_->answered());
   EXPECT_EQ(worker_->hand_over(0), 0);
   vmm.join();
-  EXPECT_NE(status().flags & VFIO_PCI_HOOKS_STATUS_INCOMPLETE, 0U);
+  EXPECT_TRUE(is_incomplete());
 }
 
 TEST_F(WatchTest, RL5_AWrongAnswerIsNoneAndTheRequestIsToldAsItWas) {
@@ -463,9 +467,7 @@ TEST_F(WatchTest, RL5_TheSuccessorGetsWhatTheWatcherHad) {
   std::thread vmm = taken([&] { return vcpu(value, error); });
   worker_->end();
   worker_->begin();
-  EXPECT_EQ(worker_->request(VFIO_PCI_HOOKS_REQ_READ), 0);
-  worker_->fill_value(0x99);
-  EXPECT_EQ(worker_->hand_over(0), 0);
+  answer_by_next(0x99);
   vmm.join();
   EXPECT_EQ(value, 0x99U);
 }
@@ -490,9 +492,7 @@ TEST_F(WatchTest, RL5_NextRefusesAWrongAnswerThatStandsInTheWordAndTellsTheReque
   vfio_pci_hooks_next got{};
   EXPECT_EQ(worker_->watch(got), EINVAL);
   EXPECT_EQ(worker_->seen(), uint32_t{VFIO_PCI_HOOKS_WATCH_CALL});
-  EXPECT_EQ(worker_->request(VFIO_PCI_HOOKS_REQ_READ), 0);
-  worker_->fill_value(0x2222);
-  EXPECT_EQ(worker_->hand_over(0), 0);
+  answer_by_next(0x2222);
   held.let_go();
   EXPECT_EQ(held.value, 0x2222U);
 }
@@ -524,9 +524,7 @@ TEST_F(WatchTest, RL2_AResetWhileARequestStandsInTheWord) {
   };
   hold(held);
   reset();
-  EXPECT_EQ(worker_->request(VFIO_PCI_HOOKS_REQ_READ), 0);
-  worker_->fill_value(0x4444);
-  EXPECT_EQ(worker_->hand_over(0), 0);
+  answer_by_next(0x4444);
   held.let_go();
   EXPECT_EQ(held.value, 0x4444U);
   EXPECT_FALSE(is_incomplete());
@@ -581,9 +579,7 @@ TEST_F(WatchTest, RL5_TheSessionMayEndWhileARequestStandsInItsWord) {
     worker_->end();
     worker_->begin();
     if (!answered) {
-      EXPECT_EQ(worker_->request(VFIO_PCI_HOOKS_REQ_READ), 0);
-      worker_->fill_value(0x9999);
-      EXPECT_EQ(worker_->hand_over(0), 0);
+      answer_by_next(0x9999);
     }
     EXPECT_FALSE(worker_->is_asked());
     held.let_go();
@@ -637,9 +633,7 @@ TEST_F(WatchTest, RL5_ARequestOfAKilledThreadIsForgotten) {
   int error = -1;
   std::thread next = vcpu(value, error);
   EXPECT_TRUE(worker_->sees(VFIO_PCI_HOOKS_WATCH_CALL));
-  EXPECT_EQ(worker_->request(VFIO_PCI_HOOKS_REQ_READ), 0);
-  worker_->fill_value(2);
-  EXPECT_EQ(worker_->hand_over(0), 0);
+  answer_by_next(2);
   next.join();
   EXPECT_EQ(value, 2U);
 }
@@ -712,7 +706,7 @@ TEST_F(WatchTest, RL4_UnknownFlagsAreRefused) {
 }
 
 // Each access is carried out exactly once, whichever way its request and its answer went: the worker counts, and each thread of the
-// VMM sees what it alone was given. The worker is late at random, asks in the middle, and writes what it likes into its word.
+// VMM sees what it alone was given. The worker is late at random, and asks in the middle.
 TEST_F(WatchTest, RL2_EachAccessIsCarriedOutOnce) {
   start();
   constexpr uint32_t kTimes = 2000;
